@@ -1,0 +1,89 @@
+"""What a converter is: it turns one framework's model into files that a runtime can load."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from cloche.core.errors import ConfigError
+from cloche.core.signature import Columns, Signature
+from cloche.runtimes.base import RuntimeSpec
+
+GROUP = "cloche.converters"
+
+#: So many of the given rows prove a conversion.
+PROOF_ROWS = 2_000
+
+
+class Converted(msgspec.Struct, kw_only=True):
+    """A Converted is a model that is ready to be packed, and what is needed to prove it."""
+
+    #: "scikit-learn 1.9.1".
+    framework: str
+    #: "GradientBoostingClassifier", "Pipeline(ColumnTransformer, LogisticRegression)".
+    description: str
+    #: "classification", "regression" or "other".
+    task: str
+    #: Names, types, shapes and classes; facts of the data are added by `bundle.pack`.
+    signature: Signature
+    runtime: RuntimeSpec
+    #: Bundle path -> bytes: "model/model.onnx", "code/sentiment.py".
+    files: dict[str, bytes]
+    #: All rows that were given, as the bundle takes them; None without rows.
+    columns: Columns | None
+    #: What the original answered on the first PROOF_ROWS of them; None where the file is its own original.
+    reference: Columns | None
+    requirements: tuple[str, ...] = ()
+    #: The size before: of the model as a pickle, or of the file.
+    original_bytes: int = 0
+    #: Median seconds of one row in the original.
+    original_row_s: float | None = None
+
+
+class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A ConvertOptions is what the caller of `pack` may say about a conversion."""
+
+    #: Files that travel with a Python class; None: the file that defines it.
+    code: tuple[str, ...] | None = None
+    requirements: tuple[str, ...] = ()
+    #: |answer - reference| <= atol + rtol * |reference|.
+    rtol: float = 1e-4
+    atol: float = 1e-6
+
+
+class Converter(Protocol):
+    """A Converter is what an entry point of `cloche.converters` names, made without arguments."""
+
+    name: str
+
+    def accepts(self, model: object) -> bool:
+        """Whether this object or Path is its kind of model; imports no framework to find out."""
+        ...
+
+    def convert(self, model: object, rows: object | None, options: ConvertOptions) -> Converted:
+        """The model converted, and proven on the rows where there is an original to compare with.
+
+        Raises ConversionError, MissingExtraError.
+        """
+        ...
+
+
+def find_converter(model: object) -> Converter:
+    """The first converter, by name, that accepts the model. Raises ConfigError when none does."""
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        converter: Converter = point.load()()
+        if converter.accepts(model):
+            return converter
+    what = (
+        f"the file {model}"
+        if isinstance(model, Path)
+        else f"a {type(model).__module__}.{type(model).__qualname__}"
+    )
+    raise ConfigError(
+        f"no converter knows {what}",
+        code="CL-E205",
+        hint="pack a fitted scikit-learn model, an .onnx file or a Python class with `load` and `predict`",
+    )

@@ -1,0 +1,79 @@
+"""What a runtime is: it loads one format of a bundle and predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Protocol
+
+import msgspec
+
+from cloche.core.errors import ConfigError
+from cloche.core.signature import Columns, Signature
+
+#: Gives the verified bytes of a file of the bundle.
+Read = Callable[[str], bytes]
+
+GROUP = "cloche.runtimes"
+
+
+class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A RuntimeSpec is how a bundle wants to be run; it stands in the manifest."""
+
+    #: The name of an entry point in the group `cloche.runtimes`.
+    kind: str
+    #: The bundle's file, and for code the class in it: `model/model.onnx`, `code/sentiment.py:Sentiment`.
+    entry: str
+    #: Threads for one row, as online requests have.
+    threads: int = 1
+    #: Threads for many rows.
+    bulk_threads: int = 1
+
+
+class RuntimePlace(msgspec.Struct, frozen=True, kw_only=True):
+    """A RuntimePlace is where and how a bundle is loaded; it never stands in the manifest."""
+
+    #: The bundle's digest.
+    digest: str
+    #: Loaded for many rows at a time.
+    bulk: bool = False
+    #: Unix socket paths of the runtime hosts, for bundles that carry code.
+    hosts: tuple[str, ...] = ()
+    timeout_s: float = 30.0
+
+
+class Runtime(Protocol):
+    """A Runtime is one loaded bundle that answers."""
+
+    #: False: predictions leave the process, so they never run in an event loop.
+    in_process: bool
+
+    def run(self, columns: Columns) -> Columns:
+        """All outputs of the signature for columns that were validated: dtype and shape as it says.
+
+        Raises ModelError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds; a second call does nothing."""
+        ...
+
+
+class RuntimeLoader(Protocol):
+    """A RuntimeLoader is what an entry point of `cloche.runtimes` names: a class with `load`."""
+
+    def load(self, spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> Runtime: ...
+
+
+def load_runtime(spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> Runtime:
+    """The runtime that `spec.kind` names, loaded. Raises ConfigError where no runtime has that name."""
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if spec.kind not in found:
+        raise ConfigError(
+            f"no runtime is called {spec.kind!r}; there are {', '.join(sorted(found)) or 'none'}",
+            code="CL-E205",
+            hint="install the package that this bundle's runtime comes with",
+        )
+    loader: RuntimeLoader = found[spec.kind].load()
+    return loader.load(spec, signature, read, place)
