@@ -24,6 +24,8 @@ class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     #: The bundle's file, and for code the class in it: `model/model.onnx`, `code/sentiment.py:Sentiment`.
     entry: str
+    #: Every file of the bundle that the runtime needs besides `entry`: the code and data of a Python class.
+    files: tuple[str, ...] = ()
     #: Threads for one row, as online requests have.
     threads: int = 1
     #: Threads for many rows.
