@@ -194,9 +194,7 @@ class Slot:
             return self._base + Head.DROPPED
         # labels first, then hash: whoever reads the hash can find its labels
         line = json.dumps(labels, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-        descriptor = os.open(
-            self.board.labels_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
+        descriptor = os.open(self.board.labels_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, line)
         finally:

@@ -1,0 +1,292 @@
+"""The Batcher joins concurrent requests into one call; the one part of the engine that knows asyncio.
+
+It never waits for company: what arrives while the model works becomes the next batch. Calls under about a
+millisecond run in the event loop, the rows of one turn together; slower ones run on one model thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from cloche.core.errors import BusyError, ClocheError, ModelError
+from cloche.core.signature import Columns, join_rows, take_rows
+from cloche.engine.cost import CostLine
+from cloche.engine.engine import Engine, Prepared
+
+#: Calls that take no longer than this run in the event loop.
+INLINE_S = 0.001
+#: Requests that wait at most; more are shed.
+MOST_WAITING = 10_000
+#: The outcome of one request: its outputs, its seconds in the queue, the seconds of the batch it ran in.
+Answer: TypeAlias = tuple[Columns, float, float]
+
+
+class Recorder(Protocol):
+    """What the Batcher tells of its work; monitoring implements it."""
+
+    def batch(self, rows: int, seconds: float) -> None: ...
+    def queued(self, seconds: float) -> None: ...
+    def shed(self, reason: str) -> None: ...
+    def executing(self, active: bool) -> None: ...
+
+
+class Waiting(msgspec.Struct, gc=False):
+    """Waiting is one request in the queue; `followers` asked for the same rows while it was in flight."""
+
+    prepared: Prepared
+    since: float
+    deadline: float
+    future: asyncio.Future[Answer]
+    followers: list[asyncio.Future[Answer]] | None = None
+
+    def is_wanted(self) -> bool:
+        """Whether anyone still waits for the answer."""
+        return not self.future.done() or any(not one.done() for one in self.followers or ())
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A Plan says what becomes of those who wait: the batch to run, who is too late, who can't make it,
+    and whom nobody waits for any more."""
+
+    run: list[Waiting]
+    expired: list[Waiting]
+    shed: list[Waiting]
+    abandoned: list[Waiting]
+
+    def rows(self) -> int:
+        return sum(
+            one.prepared.rows for part in (self.run, self.expired, self.shed, self.abandoned) for one in part
+        )
+
+
+def plan(waiting: deque[Waiting], now: float, cost: CostLine, limit_s: float) -> Plan:
+    """Take the next batch off the front of the queue, in order of arrival.
+
+    It holds as many as finish within the tightest deadline among them and within `limit_s` (at least one);
+    who is past the deadline, or would be even alone, is taken off as well and not run.
+    """
+    chosen = Plan([], [], [], [])
+    rows = 0
+    tightest = float("inf")
+    while waiting:
+        first = waiting[0]
+        size = first.prepared.rows
+        if not first.is_wanted():
+            chosen.abandoned.append(waiting.popleft())
+            continue
+        if first.deadline <= now:
+            chosen.expired.append(waiting.popleft())
+            continue
+        if now + cost.seconds(size) > first.deadline:
+            chosen.shed.append(waiting.popleft())
+            continue
+        seconds = cost.seconds(rows + size)
+        if chosen.run and (seconds > limit_s or now + seconds > min(tightest, first.deadline)):
+            break
+        rows += size
+        tightest = min(tightest, first.deadline)
+        chosen.run.append(waiting.popleft())
+    return chosen
+
+
+class Batcher:
+    """A Batcher holds the queue of one loaded version.
+
+    `submit` gives a future of the answer; it fails with BusyError (shed, CL-E601, or past the deadline,
+    CL-E602), ModelError, or InputError from a runtime that refuses the rows. `batch_s` bounds how long one
+    batch may take, so that who comes next can still be answered in time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: Recorder,
+        cost: CostLine,
+        *,
+        batch_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine = engine
+        self.cost = cost
+        self._recorder = recorder
+        self._batch_s = batch_s
+        self._clock = clock
+        self._waiting: deque[Waiting] = deque()
+        self._rows_waiting = 0
+        self._in_flight: dict[bytes, Waiting] = {}
+        self._flush_is_due = False
+        self._busy_until = 0.0
+        self._thread: ThreadPoolExecutor | None = None
+        self._thread_is_busy = False
+        self._may_inline = engine.runtime.in_process
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether a small request is answered within one turn of the loop."""
+        return self._may_inline and self.cost.seconds(1) <= INLINE_S and not self._thread_is_busy
+
+    def submit(self, prepared: Prepared, deadline: float, now: float) -> asyncio.Future[Answer]:
+        """Queue one request; `deadline` and `now` are readings of the clock (time.monotonic)."""
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if prepared.key is not None:
+            leader = self._in_flight.get(prepared.key)
+            if leader is not None and leader.is_wanted():
+                leader.followers = [*(leader.followers or ()), future]
+                self._expire_at(future, deadline, now)
+                return future
+        self._admit(prepared.rows, deadline, now)
+        waiting = Waiting(prepared, now, deadline, future)
+        if prepared.key is not None:
+            self._in_flight[prepared.key] = waiting
+        self._waiting.append(waiting)
+        self._rows_waiting += prepared.rows
+        if not self._flush_is_due and not self._thread_is_busy:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+        if not self._may_inline or self.cost.seconds(prepared.rows) > INLINE_S or self._thread_is_busy:
+            self._expire_at(future, deadline, now)
+        return future
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self, rows: int, deadline: float, now: float) -> None:
+        start = max(now, self._busy_until)
+        done = start + self.cost.seconds(self._rows_waiting + rows)
+        if done > deadline or len(self._waiting) >= MOST_WAITING:
+            self._recorder.shed("overload")
+            raise _overloaded(done - deadline)
+
+    def _expire_at(self, future: asyncio.Future[Answer], deadline: float, now: float) -> None:
+        timer = self._loop.call_later(max(0.0, deadline - now), self._expire, future)
+        future.add_done_callback(lambda _: timer.cancel())
+
+    def _expire(self, future: asyncio.Future[Answer]) -> None:
+        if not future.done():
+            self._recorder.shed("deadline")
+            future.set_exception(_too_late())
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if self._thread_is_busy:
+            return
+        now = self._clock()
+        inline = self._may_inline and self.cost.seconds(self._waiting[0].prepared.rows) <= INLINE_S
+        chosen = plan(self._waiting, now, self.cost, INLINE_S if inline else self._batch_s)
+        self._rows_waiting -= chosen.rows()
+        for one in chosen.abandoned:
+            self._settle(one, _too_late())
+        for late in chosen.expired:
+            self._recorder.shed("deadline")
+            self._settle(late, _too_late())
+        for one in chosen.shed:
+            self._recorder.shed("overload")
+            self._settle(one, _overloaded(self.cost.seconds(one.prepared.rows)))
+        if chosen.run and inline:
+            self._finish(chosen.run, now, *self._run(chosen.run))
+        elif chosen.run:
+            self._run_on_thread(chosen.run, now)
+        self._flush_later()
+
+    def _flush_later(self) -> None:
+        if self._waiting and not self._flush_is_due and not self._thread_is_busy:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _run_on_thread(self, batch: list[Waiting], now: float) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._thread_is_busy = True
+        self._busy_until = now + self.cost.seconds(sum(one.prepared.rows for one in batch))
+        running = self._loop.run_in_executor(self._thread, self._run, batch)
+
+        def done(outcome: asyncio.Future[tuple[list[Columns | ClocheError], float]]) -> None:
+            self._thread_is_busy = False
+            if not outcome.cancelled():
+                self._finish(batch, now, *outcome.result())
+            self._flush_later()
+
+        running.add_done_callback(done)
+
+    def _run(self, batch: list[Waiting]) -> tuple[list[Columns | ClocheError], float]:
+        start = self._clock()
+        self._recorder.executing(True)
+        outcomes = self._run_together([one.prepared for one in batch])
+        self._recorder.executing(False)
+        return outcomes, self._clock() - start
+
+    def _run_together(self, batch: list[Prepared]) -> list[Columns | ClocheError]:
+        """The outcome of each request; when the joined call fails, a poisonous row must fail alone."""
+        try:
+            outputs = self.engine.run(join_rows([one.columns for one in batch]))
+        except ClocheError as error:
+            if len(batch) == 1:
+                return [error]
+            # what kills a process would kill one more at each bisection, so then each goes alone
+            step = 1 if error.code == "CL-E902" else (len(batch) + 1) // 2
+            parts: Iterable[list[Prepared]] = (batch[at : at + step] for at in range(0, len(batch), step))
+            return [outcome for part in parts for outcome in self._run_together(part)]
+        except Exception as error:  # noqa: BLE001 - an edge: what a runtime raises is the answer, never a hang
+            return [ModelError(f"{type(error).__name__}: {error}")] * len(batch)
+        if len(batch) == 1:
+            return [outputs]
+        answers: list[Columns | ClocheError] = []
+        at = 0
+        for one in batch:
+            answers.append(take_rows(outputs, at, at + one.rows))
+            at += one.rows
+        return answers
+
+    def _finish(
+        self, batch: list[Waiting], started: float, outcomes: list[Columns | ClocheError], seconds: float
+    ) -> None:
+        rows = 0
+        for one, outcome in zip(batch, outcomes, strict=True):
+            rows += one.prepared.rows
+            queued = started - one.since
+            self._recorder.queued(queued)
+            if isinstance(outcome, ClocheError):
+                self._settle(one, outcome)
+            else:
+                self.engine.remember(one.prepared, outcome)
+                self._settle(one, (outcome, queued, seconds))
+        self._recorder.batch(rows, seconds)
+        self.cost.observe(rows, seconds)
+
+    def _settle(self, waiting: Waiting, outcome: Answer | ClocheError) -> None:
+        key = waiting.prepared.key
+        if key is not None and self._in_flight.get(key) is waiting:
+            del self._in_flight[key]
+        for future in (waiting.future, *(waiting.followers or ())):
+            if future.done():
+                continue
+            if isinstance(outcome, ClocheError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+
+def _overloaded(beyond_s: float) -> BusyError:
+    return BusyError(
+        "the model is overloaded: this request could not have been answered in time",
+        code="CL-E601",
+        hint="try again after Retry-After",
+        retry_after_s=max(1.0, beyond_s),
+    )
+
+
+def _too_late() -> BusyError:
+    return BusyError(
+        "the deadline passed before the answer was there",
+        code="CL-E602",
+        hint="send a longer Cloche-Deadline, or raise `deadline` in cloche.toml",
+    )
