@@ -1,0 +1,151 @@
+"""The store's database: SQLite in a file, or PostgreSQL by URL, with the same statements."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, insert, inspect, make_url, select, update
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from cloche.core.errors import BusyError, ConfigError, ConflictError
+from cloche.store import postgres, sqlite, tables
+
+_WRITES = {"cloche_writes": True}
+
+
+class Store:
+    """A Store is the durable state of one data folder, or of many machines on one PostgreSQL.
+
+    `url` is `sqlite:////absolute/state.db`, `sqlite://` (in memory, for tests) or `postgresql://…`.
+    With `create=False` a SQLite file that is not there is read as empty and nothing is written.
+    Raises ConfigError for a URL that can't be, MissingExtraError without the driver, BusyError when the
+    database does not answer, ConflictError when a newer Cloche made its tables.
+    """
+
+    def __init__(self, url: str, *, create: bool = True, clock: Callable[[], float] = time.time) -> None:
+        parsed = _parse(url)
+        if not create and parsed.get_backend_name() == "sqlite" and not _file_exists(parsed):
+            parsed = parsed.set(database=None)
+        self.url = parsed.render_as_string(hide_password=True)
+        self.now = clock
+        self._engine = _make_engine(parsed)
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view; nothing that is written in it is kept."""
+        with _explained(self), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def change(self) -> Iterator[Connection]:
+        """One change, all of it or nothing; changes follow each other, and each makes the revision grow."""
+        with _explained(self), self._engine.connect() as plain:
+            connection = plain.execution_options(**_WRITES)
+            with connection.begin():
+                # First, since on PostgreSQL it is this row's lock that puts changes in a row.
+                connection.execute(update(tables.state).values(revision=tables.state.c.revision + 1))
+                yield connection
+
+    def revision(self) -> int:
+        """A number that grows with each change of versions, aliases, keys or trust; cheap to poll."""
+        with self.read() as connection:
+            return int(connection.execute(select(tables.state.c.revision)).scalar_one())
+
+    def _prepare(self) -> None:
+        with _explained(self):
+            with self._engine.connect() as connection:
+                sqlite.check_file(connection)
+                version = _schema_version(connection)
+            if version is None:
+                version = self._create()
+        if version != tables.SCHEMA:
+            raise ConflictError(
+                f"{self.url} has tables of version {version}; this Cloche knows version {tables.SCHEMA}",
+                code="CL-E504",
+                hint="update Cloche, or use another data folder",
+            )
+
+    def _create(self) -> int:
+        with self._engine.connect() as plain:
+            connection = plain.execution_options(**_WRITES)
+            with connection.begin():
+                postgres.lock_schema(connection)
+                version = _schema_version(connection)
+                if version is None:
+                    tables.metadata.create_all(connection)
+                    row = {"id": 1, "schema_version": tables.SCHEMA, "revision": 0}
+                    connection.execute(insert(tables.state).values(row))
+                    version = tables.SCHEMA
+        return version
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            "the database is not given as a URL",
+            code="CL-E201",
+            hint="write sqlite:////absolute/state.db or postgresql://user@host/name",
+        ) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(
+            f"{parsed.get_backend_name()!r} is not a database that Cloche speaks",
+            code="CL-E201",
+            hint="write sqlite:////absolute/state.db or postgresql://user@host/name",
+        )
+    return parsed
+
+
+def _file_exists(url: URL) -> bool:
+    return bool(url.database) and Path(url.database or "").exists()
+
+
+def _make_engine(url: URL) -> Engine:
+    return sqlite.make_engine(url) if url.get_backend_name() == "sqlite" else postgres.make_engine(url)
+
+
+def _schema_version(connection: Connection) -> int | None:
+    if not inspect(connection).has_table(tables.state.name):
+        return None
+    found = connection.execute(select(tables.state.c.schema_version)).scalar_one_or_none()
+    return None if found is None else int(found)
+
+
+@contextmanager
+def _explained(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except PoolTimeoutError:
+        raise BusyError(f"no connection to {store.url} was free in time", code="CL-E606") from None
+    except DBAPIError as error:
+        said = str(error.orig).strip().partition("\n")[0]
+        raise BusyError(
+            f"the store {store.url} can't be used: {said}",
+            code="CL-E606",
+            hint="check that it is there, writable and not full, then try again",
+        ) from error
