@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Row, delete, insert, select
 
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.store.database import Store
@@ -27,15 +29,13 @@ class TrustedKeys:
     def add(self, public_key: str, *, name: str = "") -> TrustedKey:
         """Trust a key; one that is trusted already stays as it is."""
         if not (public_key.isascii() and public_key.isprintable() and 16 <= len(public_key) <= 200):
-            raise ConfigError("this is not a public signing key", hint="copy it whole from who packed the bundle")
-        if known := self._get(public_key):
-            return known
+            raise ConfigError("this is not a public signing key", hint="copy it whole, as its owner gave it")
+        held = select(trusted).where(trusted.c.public_key == public_key)
         with self._store.change() as connection:
-            held = select(trusted.c.public_key).where(trusted.c.public_key == public_key)
             if connection.execute(held).first() is None:
                 row = {"public_key": public_key, "name": name[:200], "added": self._store.now()}
                 connection.execute(insert(trusted).values(row))
-        return self._get(public_key) or TrustedKey(public_key=public_key, name=name, added=self._store.now())
+            return _trusted(connection.execute(held).one())
 
     def remove(self, public_key: str) -> None:
         """Trust a key no longer; NotFoundError when it was not trusted."""
@@ -48,10 +48,11 @@ class TrustedKeys:
         """The trusted keys; the first is this data folder's own."""
         with self._store.read() as connection:
             rows = connection.execute(select(trusted).order_by(trusted.c.added, trusted.c.public_key))
-            return tuple(TrustedKey(public_key=row.public_key, name=row.name, added=row.added) for row in rows)
+            return tuple(_trusted(row) for row in rows)
 
     def public_keys(self) -> tuple[str, ...]:
         return tuple(key.public_key for key in self.list())
 
-    def _get(self, public_key: str) -> TrustedKey | None:
-        return next((key for key in self.list() if key.public_key == public_key), None)
+
+def _trusted(row: Row[Any]) -> TrustedKey:
+    return TrustedKey(public_key=row.public_key, name=row.name, added=row.added)
