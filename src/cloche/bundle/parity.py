@@ -1,0 +1,104 @@
+"""Parity: does the bundle answer as the original did, row by row?"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cloche.core.errors import ConversionError
+from cloche.core.signature import Array, Columns, count_rows
+
+Mask = npt.NDArray[np.bool_]
+
+#: So many rows are named in an error.
+NAMED = 5
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """A Parity is how closely a bundle answers: all of `rows` within the tolerance, labels equal."""
+
+    rows: int
+    #: The largest |answer - reference| of a number; 0.0 where there are only labels.
+    max_difference: float
+    rtol: float
+    atol: float
+
+
+def compare(reference: Columns, answers: Columns, *, rtol: float, atol: float) -> Parity:
+    """The Parity of `answers` with `reference`, which have the same outputs and rows.
+
+    Floats must be within atol + rtol * |reference|, with NaN and infinities in the same places; everything
+    else must be equal. Raises ConversionError (CL-E801) that names rows, the distance and a likely reason.
+    """
+    rows = count_rows(reference)
+    wrong = {name for name in reference if name not in answers}
+    if wrong:
+        raise ConversionError(f"the bundle does not answer {', '.join(sorted(wrong))}", code="CL-E801")
+    largest = 0.0
+    for name, expected in reference.items():
+        found = answers[name]
+        if found.shape != expected.shape:
+            raise ConversionError(
+                f"{name} has the shape {list(found.shape)}, the original's {list(expected.shape)}",
+                code="CL-E801",
+            )
+        differs, difference = _differences(expected, found, rtol, atol)
+        if differs.any():
+            raise _mismatch(name, expected, found, differs, difference)
+        largest = max(largest, difference)
+    return Parity(rows=rows, max_difference=largest, rtol=rtol, atol=atol)
+
+
+def _differences(expected: Array, found: Array, rtol: float, atol: float) -> tuple[Mask, float]:
+    """Which rows differ, and the largest distance of a finite number."""
+    if expected.dtype.kind == "f" or found.dtype.kind == "f":
+        wide, other = expected.astype(np.float64), found.astype(np.float64)
+        close = np.asarray(np.isclose(other, wide, rtol=rtol, atol=atol, equal_nan=True))
+        both = np.isfinite(wide) & np.isfinite(other)
+        distance = float(np.max(np.abs(wide[both] - other[both]), initial=0.0))
+    else:
+        close = np.asarray(expected == found, dtype=np.bool_)
+        distance = 0.0
+    differs: Mask = np.logical_not(close.reshape(close.shape[0], -1).all(axis=1))
+    return differs, distance
+
+
+def _mismatch(name: str, expected: Array, found: Array, differs: Mask, distance: float) -> ConversionError:
+    rows = np.flatnonzero(differs)
+    shown = ", ".join(str(row) for row in rows[:NAMED]) + (", …" if len(rows) > NAMED else "")
+    first = int(rows[0])
+    numbers = expected.dtype.kind == "f"
+    far = f", up to {distance:.3g} apart" if numbers else ""
+    return ConversionError(
+        f"{name} differs on {len(rows)} of {len(expected)} rows (row {shown}){far}: "
+        f"row {first} was {_show(expected[first])} and is {_show(found[first])}",
+        code="CL-E801",
+        hint=_reason(expected, found, differs, numbers),
+        details=[
+            {"row": int(row), "output": name, "expected": _show(expected[row]), "found": _show(found[row])}
+            for row in rows[:NAMED]
+        ],
+    )
+
+
+def _reason(expected: Array, found: Array, differs: Mask, numbers: bool) -> str:
+    share = float(differs.mean())
+    if numbers and not np.array_equal(np.isnan(expected), np.isnan(found.astype(np.float64))):
+        return "a missing value is handled differently; impute missing values in the pipeline, before the model"
+    if share > 0.5:
+        return "most rows differ, so a step is converted wrongly; pack the model as a Python class instead"
+    if share < 0.05:
+        return (
+            "few rows differ: they lie at a split point or a tie, where float32 and float64 decide differently; "
+            "fit on float32 rows, or pack the model as a Python class"
+        )
+    return (
+        "the rows that differ may hold missing or rare values, which a step treats differently; "
+        "pack the model as a Python class instead"
+    )
+
+
+def _show(value: object) -> str:
+    text = np.array2string(value, precision=9, threshold=8) if isinstance(value, np.ndarray) else repr(value)
+    return text if len(text) <= 120 else text[:117] + "…"

@@ -1,0 +1,297 @@
+"""Rows as people hold them (frames, arrays, dicts, files) as columns, and columns drawn at random."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import narwhals as nw
+import numpy as np
+
+from cloche.core.errors import ConfigError, InputError, MissingExtraError, NotFoundError
+from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature, count_rows
+
+#: The name of the one input of a model that was given an array.
+ARRAY_INPUT = "x"
+
+_DATATYPES = {np.dtype(np.bool_): "BOOL", np.dtype(np.float16): "FP16", np.dtype(np.float32): "FP32"}
+
+
+def to_columns(data: object, signature: Signature | None = None) -> Columns:
+    """The rows as columns: integers as int64, floats as given, strings as objects with None where missing.
+
+    A frame, a dict of sequences or a list of dicts gives one column a name, of shape (n,); an array of
+    shape (n, k) gives one column `x`, or where the signature has k inputs of one value, one for each.
+    With a signature, types are widened to its own where nothing is lost; what does not fit is left
+    for the engine to refuse. Raises InputError for what can't be columns at all.
+    """
+    columns = _named(data)
+    if columns is None:
+        array = _clean(ARRAY_INPUT, np.asarray(data))
+        if array.ndim < 2:
+            raise InputError(
+                f"rows must have two axes, these have {array.ndim}",
+                code="CL-E110",
+                hint="give one row as [[...]], many as an array of shape (rows, columns)",
+            )
+        columns = _spread(array, signature)
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        raise InputError(f"the columns have different lengths: {sorted(lengths)}", code="CL-E110")
+    if signature is None:
+        return columns
+    return {name: _widen(column, signature.input(name)) for name, column in columns.items()}
+
+
+def is_frame(data: object) -> bool:
+    """Whether narwhals knows it as a data frame."""
+    return isinstance(nw.from_native(data, eager_only=True, pass_through=True), nw.DataFrame)
+
+
+def infer_fields(data: object) -> tuple[Field, ...]:
+    """One Field a column, of its type and shape; any number of rows."""
+    return tuple(
+        Field(name=name, datatype=datatype_of(column), shape=(-1, *column.shape[1:]))
+        for name, column in to_columns(data).items()
+    )
+
+
+def datatype_of(column: Array) -> str:
+    """The signature's name for a clean column's type."""
+    if column.dtype.kind in "iu":
+        return "INT64"
+    if column.dtype.kind == "O":
+        return "BYTES"
+    return _DATATYPES.get(column.dtype, "FP64")
+
+
+def read_table(path: Path, label: str | None = None) -> tuple[Columns, Array | None]:
+    """The columns of a .parquet, .csv or .jsonl file, and the labels where a column is named as such.
+
+    Raises NotFoundError, ConfigError (CL-E206 and, without such a label, CL-E204), MissingExtraError.
+    """
+    readers = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_jsonl}
+    if path.suffix not in readers:
+        raise ConfigError(
+            f"{path} is no table: its name ends in {path.suffix!r}",
+            code="CL-E206",
+            hint="give a .parquet, .csv or .jsonl file",
+        )
+    try:
+        columns = readers[path.suffix](path)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path}", code="CL-E303", hint="check the path") from None
+    except (OSError, UnicodeDecodeError, csv.Error, msgspec.DecodeError, TypeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}", code="CL-E206", hint="check its format") from None
+    if not columns or not count_rows(columns):
+        raise ConfigError(f"{path} has no rows", code="CL-E204", hint="give at least one row")
+    if label is None:
+        return columns, None
+    if label not in columns:
+        raise ConfigError(
+            f"{path} has no column {label!r}",
+            code="CL-E204",
+            hint=f"its columns are {', '.join(columns)}",
+        )
+    return {name: column for name, column in columns.items() if name != label}, columns[label]
+
+
+def draw_rows(signature: Signature, n: int, seed: int = 0) -> Columns:
+    """`n` rows drawn within the signature: its ranges and categories where it has them.
+
+    Axes of any size get four entries.
+    """
+    generator = np.random.default_rng(seed)
+    return {field.name: _draw(field, n, generator) for field in signature.inputs}
+
+
+def _draw(field: Field, n: int, generator: np.random.Generator) -> Array:
+    shape = (n, *(4 if size == -1 else size for size in field.shape[1:]))
+    if field.datatype == "BOOL":
+        return generator.integers(0, 2, shape).astype(np.bool_)
+    if field.datatype == "BYTES":
+        words = np.array(field.categories or ("a", "b", "c", "a longer text"), dtype=object)
+        return words[generator.integers(0, len(words), shape)]
+    if field.minimum is not None and field.maximum is not None:
+        drawn = generator.uniform(field.minimum, field.maximum, shape)
+    elif field.datatype in INTEGERS:
+        drawn = generator.uniform(0, 10, shape)
+    else:
+        drawn = generator.standard_normal(shape)
+    if field.datatype in INTEGERS:
+        drawn = np.floor(drawn)
+    return drawn.astype(field.numpy_type)
+
+
+def _named(data: object) -> Columns | None:
+    """The columns of whatever has names; None for arrays and lists of lists."""
+    frame = nw.from_native(data, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        return {str(name): _from_series(str(name), frame[name]) for name in frame.columns}
+    if isinstance(data, Mapping):
+        return {str(name): _clean(str(name), _as_array(values)) for name, values in data.items()}
+    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
+        names = dict.fromkeys(name for row in data for name in row)
+        return {str(name): _clean(str(name), _as_array([row.get(name) for row in data])) for name in names}
+    if hasattr(data, "toarray"):
+        raise InputError("sparse rows are not taken", code="CL-E105", hint="give rows.toarray()")
+    return None
+
+
+def _as_array(values: Any) -> Array:
+    """An array that keeps None beside strings and numbers apart from strings."""
+    if isinstance(values, np.ndarray):
+        return values
+    items = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
+    kinds = {type(item) for item in items}
+    if type(None) in kinds or len(kinds) > 1:
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+        return array
+    return np.asarray(items)
+
+
+def _from_series(name: str, series: nw.Series[Any]) -> Array:
+    dtype = series.dtype
+    if dtype.is_numeric() and not dtype.is_decimal():
+        if dtype.is_integer() and series.null_count():
+            series = series.cast(nw.Float64)
+        if dtype.is_float() and series.null_count():
+            return np.array(
+                [np.nan if item is None else item for item in series.to_list()], dtype=_float_of(dtype)
+            )
+        return _clean(name, series.to_numpy())
+    if dtype == nw.Boolean and not series.null_count():
+        return _clean(name, series.to_numpy())
+    items = series.to_list()
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return _clean(name, array)
+
+
+def _float_of(dtype: Any) -> type[np.floating[Any]]:
+    return np.float32 if dtype == nw.Float32 else np.float64
+
+
+def _clean(name: str, array: Array) -> Array:
+    """The array in one of the signature's types. Raises InputError for dates, mixtures and the like."""
+    kind = array.dtype.kind
+    if kind in "iu":
+        return array.astype(np.int64)
+    if kind == "b" or (kind == "f" and array.dtype.itemsize <= 8):
+        return array
+    if kind in "US":
+        return array.astype(np.str_).astype(object)
+    if kind == "O":
+        return _clean_objects(name, array)
+    raise InputError(
+        f"column {name!r} has the type {array.dtype}, which no signature has",
+        code="CL-E105",
+        hint="make it numbers, strings or booleans before packing",
+    )
+
+
+def _clean_objects(name: str, array: Array) -> Array:
+    flat = [None if _is_missing(item) else item for item in array.ravel().tolist()]
+    kinds = {type(item) for item in flat if item is not None}
+    if all(issubclass(kind, str) for kind in kinds):
+        result = np.empty(len(flat), dtype=object)
+        result[:] = [item if item is None else str(item) for item in flat]
+        return result.reshape(array.shape)
+    if kinds == {bool} and None not in flat:
+        return np.array(flat, dtype=np.bool_).reshape(array.shape)
+    if all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds) and None not in flat:
+        return np.array(flat, dtype=np.int64).reshape(array.shape)
+    if all(issubclass(kind, (int, float, np.number)) for kind in kinds):
+        numbers = [np.nan if item is None else float(item) for item in flat]
+        return np.array(numbers, dtype=np.float64).reshape(array.shape)
+    raise InputError(
+        f"column {name!r} mixes {', '.join(sorted(kind.__name__ for kind in kinds))}",
+        code="CL-E105",
+        hint="give each column one type: numbers, strings or booleans",
+    )
+
+
+def _is_missing(item: Any) -> bool:
+    # NaN, NaT and pandas' NA: each is not equal to itself, or refuses to say.
+    if item is None:
+        return True
+    try:
+        return bool(item != item)
+    except TypeError:
+        return True
+
+
+def _spread(array: Array, signature: Signature | None) -> Columns:
+    if signature is None or not signature.inputs:
+        return {ARRAY_INPUT: array}
+    inputs = signature.inputs
+    if len(inputs) == 1 and len(inputs[0].shape) > 1:
+        return {inputs[0].name: array}
+    if array.ndim == 2 and array.shape[1] == len(inputs) and all(len(field.shape) == 1 for field in inputs):
+        return {field.name: _clean(field.name, array[:, i]) for i, field in enumerate(inputs)}
+    raise InputError(
+        f"an array of shape {list(array.shape)} does not fit the {len(inputs)} inputs of this model",
+        code="CL-E110",
+        hint=f"give columns by name: {', '.join(field.name for field in inputs)}",
+    )
+
+
+def _widen(column: Array, field: Field | None) -> Array:
+    """The column in the field's type, where every value stays what it is."""
+    if field is None or column.dtype == field.numpy_type or field.datatype == "BYTES":
+        return column
+    if field.datatype in FLOATS and column.dtype.kind in "iufb":
+        return column.astype(field.numpy_type)
+    if column.dtype.kind == "O" and all(item is None for item in column.ravel().tolist()):
+        return np.full(column.shape, np.nan).astype(field.numpy_type) if field.datatype in FLOATS else column
+    if field.datatype in INTEGERS and column.dtype.kind in "iu":
+        cast = column.astype(field.numpy_type)
+        return cast if np.array_equal(cast, column) else column
+    return column
+
+
+def _read_parquet(path: Path) -> Columns:
+    try:
+        parquet = import_module("pyarrow.parquet")
+    except ImportError:
+        raise MissingExtraError(
+            "reading Parquet needs pyarrow", code="CL-E701", hint='pip install "cloche[parquet]"'
+        ) from None
+    return to_columns(parquet.read_table(path))
+
+
+def _read_csv(path: Path) -> Columns:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        rows = [row for row in reader if row]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise csv.Error(f"line {number} has {len(row)} values, the header {len(header)}")
+    return {name: _from_texts([row[i] for row in rows]) for i, name in enumerate(header)}
+
+
+def _from_texts(texts: list[str]) -> Array:
+    """The narrowest of bool, int64, float64 and strings that takes every text; "" is missing."""
+    words = {text.lower() for text in texts}
+    if words and words <= {"true", "false"}:
+        return np.array([text.lower() == "true" for text in texts])
+    try:
+        return np.array([int(text) for text in texts], dtype=np.int64)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return np.array([float(text) if text else np.nan for text in texts], dtype=np.float64)
+    except ValueError:
+        return np.array([text or None for text in texts], dtype=object)
+
+
+def _read_jsonl(path: Path) -> Columns:
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    rows = [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
+    return to_columns(rows) if rows else {}

@@ -1,0 +1,148 @@
+"""The ONNX runtime: one session of ONNX Runtime in this process, on the CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as _state
+
+from cloche.core.errors import ModelError
+from cloche.core.signature import Array, Columns, Field, Signature
+from cloche.runtimes.base import Read, RuntimePlace, RuntimeSpec
+
+#: ONNX Runtime's words for a tensor's type -> the signature's.
+DATATYPES: Mapping[str, str] = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+
+#: What ONNX Runtime raises: its classes have no common parent but Exception, and each release adds some.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(value for value in vars(_state).values() if isinstance(value, type) and issubclass(value, Exception)),
+    RuntimeError,
+    ValueError,
+)
+
+
+def open_session(model: bytes, threads: int) -> ort.InferenceSession:
+    """A session on `threads` threads that sleep while there is nothing to do. Raises ModelError."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Spinning threads would eat the core that the other workers need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as error:
+        raise ModelError(
+            f"ONNX Runtime can't load the model: {first_line(error)}",
+            hint="check the file with onnx.checker, and the version of ONNX Runtime",
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+
+
+class OnnxRuntime:
+    """An OnnxRuntime answers from a session; inputs and outputs match the signature's by position."""
+
+    in_process = True
+
+    def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
+        nodes_in, nodes_out = session.get_inputs(), session.get_outputs()
+        _check_fields("input", signature.inputs, nodes_in)
+        _check_fields("output", signature.outputs, nodes_out)
+        self._run = session.run
+        #: (column, name in the graph, the graph wants [n, 1], strings)
+        self._inputs = [
+            (field.name, node.name, len(node.shape) == len(field.shape) + 1, field.datatype == "BYTES")
+            for field, node in zip(signature.inputs, nodes_in, strict=True)
+        ]
+        self._output_names = [node.name for node in nodes_out]
+        #: (column, number of axes, sizes after the first where every one is known)
+        self._outputs = [
+            (field.name, len(field.shape), None if -1 in field.shape[1:] else field.shape[1:])
+            for field in signature.outputs
+        ]
+
+    @classmethod
+    def load(cls, spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> OnnxRuntime:
+        """The session over the bundle's model. Raises ModelError where it does not load or does not fit."""
+        threads = spec.bulk_threads if place.bulk else spec.threads
+        return cls(open_session(read(spec.entry), threads), signature)
+
+    def run(self, columns: Columns) -> Columns:
+        feed: dict[str, Array] = {}
+        for name, graph_name, column_vector, strings in self._inputs:
+            column = columns[name]
+            if strings:
+                column = fill_strings(column)
+            feed[graph_name] = column.reshape(-1, 1) if column_vector else column
+        rows = column.shape[0]
+        try:
+            values = self._run(self._output_names, feed)
+        except ORT_ERRORS as error:
+            raise ModelError(f"ONNX Runtime failed: {first_line(error)}") from error
+        answers: Columns = {}
+        for output, value in zip(self._outputs, values, strict=True):
+            answers[output[0]] = _fit_output(output, value, rows)
+        return answers
+
+    def close(self) -> None:
+        self._run = _closed
+
+
+def _fit_output(output: tuple[str, int, tuple[int, ...] | None], value: Array, rows: int) -> Array:
+    name, axes, sizes = output
+    if value.ndim != axes and sizes is not None and value.size == rows * math.prod(sizes):
+        value = value.reshape(rows, *sizes)
+    if value.ndim != axes or value.shape[0] != rows:
+        raise ModelError(
+            f"output {name!r} has the shape {list(value.shape)} for {rows} rows",
+            code="CL-E901",
+            hint="the first axis of every output must be rows",
+        )
+    return value
+
+
+def _closed(*_: object) -> Any:
+    raise ModelError("the model was closed")
+
+
+def fill_strings(column: Array) -> Array:
+    """The strings with "" where one is missing: ONNX has no missing string."""
+    if None not in column.ravel().tolist():
+        return column
+    filled = column.copy()
+    filled[column == np.array(None)] = ""
+    return filled
+
+
+def _check_fields(what: str, fields: tuple[Field, ...], nodes: list[Any]) -> None:
+    if len(fields) != len(nodes):
+        raise ModelError(f"the signature has {len(fields)} {what}s, the graph {len(nodes)}")
+    for field, node in zip(fields, nodes, strict=True):
+        if DATATYPES.get(node.type) != field.datatype:
+            raise ModelError(
+                f"{what} {field.name!r} is {field.datatype} in the signature and {node.type} in the graph"
+            )
