@@ -31,6 +31,7 @@ from cloche.core.platform import peer_uid, process_start
 
 BEAT_S = 1.0
 _LEASHES = 8
+_ORPHAN = 143  # as if told to stop before the start
 
 
 class Member:
@@ -45,6 +46,11 @@ class Member:
         self.lame_duck_s: float = task["lame_duck_s"]
         self.role = Role[task["role"].upper()]
         self.sockets = [socket.socket(fileno=descriptor) for descriptor in task["sockets"]]
+        leash = socket.socket(fileno=task["leash"])
+        leash.setblocking(False)
+        if _is_closed(leash):
+            # our supervisor died before we stood on the board: its successor doesn't know of us
+            sys.exit(_ORPHAN)
         start = process_start(os.getpid())
         self.board = Board(Path(task["board"]))
         self.slot: Slot = self.board.claim(task["slot"], self.role, os.getpid(), start)
@@ -65,11 +71,10 @@ class Member:
         self._wakes = wakes
         self._selector = selectors.DefaultSelector()
         self._selector.register(wakes, selectors.EVENT_READ)
-        leash = socket.socket(fileno=task["leash"])
         self._leashes = {leash}
         for inherited in (*self.sockets, leash):
             inherited.set_inheritable(False)
-        for end in (*self.sockets, self._wake, wakes, leash):
+        for end in (*self.sockets, self._wake, wakes):
             end.setblocking(False)
         self._selector.register(leash, selectors.EVENT_READ)
         self._control = _listen(Path(task["control"]))
@@ -181,7 +186,9 @@ class Member:
             return
         try:
             connection.settimeout(BEAT_S)
-            socket.send_fds(connection, [self._hello], [listener.fileno() for listener in self.sockets])
+            # a listener that the server has closed for its drain has no number any more
+            open_still = [listener.fileno() for listener in self.sockets if listener.fileno() >= 0]
+            socket.send_fds(connection, [self._hello], open_still)
             connection.setblocking(False)
         except OSError:
             connection.close()
@@ -223,6 +230,15 @@ def read_json(descriptor: int) -> Any:
     """What `pass_json` (or anybody, through a pipe) put there; the descriptor is closed."""
     with os.fdopen(descriptor, "rb") as file:
         return json.loads(file.read())
+
+
+def _is_closed(leash: socket.socket) -> bool:
+    try:
+        return leash.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def _listen(path: Path) -> socket.socket:

@@ -1,0 +1,235 @@
+"""The seats of a wish and the children on them: started in order, watched, replaced, drained."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import socket
+
+from cloche.control.adopt import control_path
+from cloche.control.children import Child, backoff_s, describe_exit
+from cloche.control.log import say
+from cloche.control.wish import Group, Wish
+from cloche.core.board import Board, Head, Slot, State
+from cloche.core.errors import BusyError, ModelError
+from cloche.core.member import BEAT_S
+
+_STEADY_S = 10.0  # a child that was ready for so long starts its seat's count of failures anew
+_TRIES = 4  # at the first start
+_NO_PIDFD_S = 0.2  # how often to look where the kernel does not tell of a death
+_HOSTS_S = 10.0  # for hosts to end, once no worker can call them
+
+
+class StartFailedError(Exception):
+    """A child said at the first start why it can't serve: starting it again won't help."""
+
+    def __init__(self, words: str, exit_code: int) -> None:
+        super().__init__(words)
+        self.exit_code = exit_code
+
+
+class Seat:
+    """A Seat is one place of a group, with its slot of the board; children come and go on it."""
+
+    def __init__(self, slot: int, group: Group, index: int) -> None:
+        self.slot = slot
+        self.group = group
+        self.config = group.config[index]
+        self.name = f"{group.kind} {index + 1}" if group.size > 1 else group.kind
+        self.child: Child | None = None
+        self.ready_at: float | None = None
+        self.failures = 0
+        self.due = 0.0
+
+
+class Crew:
+    """A Crew is all seats of a wish.
+
+    `turn` is called at least each `patience_s` and whenever `selector` reports something. Times are those of
+    time.monotonic.
+    """
+
+    def __init__(self, wish: Wish, board: Board, slot: Slot, listeners: list[socket.socket]) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._wish = wish
+        self._board = board
+        self._slot = slot
+        self._listeners = listeners
+        self._started = False
+        self._stop_by: float | None = None
+        self._hosts_asked = False
+        self._seats: list[Seat] = []
+        for group in wish.groups:
+            slot.series(name="cloche_worker_restarts_total", kind=group.kind)
+            for index in range(group.size):
+                self._seats.append(Seat(len(self._seats) + 1, group, index))
+
+    def adopt(self, children: dict[int, Child]) -> None:
+        """Put running processes on the seats of their slots."""
+        for seat in self._seats:
+            if seat.slot in children:
+                self._started = True
+                self._take(seat, children[seat.slot])
+
+    def turn(self, now: float) -> None:
+        """Do what is due. Raises StartFailedError, BusyError or ModelError when the first start fails."""
+        for seat, child in self._taken():
+            if child.is_dead():
+                self._on_death(seat, child, now)
+            else:
+                self._look(seat, child, now)
+        if self._stop_by is not None:
+            self._go_on_draining(now, self._stop_by)
+            return
+        for seat in self._seats:
+            if seat.child is None and seat.due <= now and self._may_start(seat):
+                self._start(seat, now)
+        self._started = self._started or self.is_ready()
+
+    def patience_s(self, now: float) -> float:
+        """How long the next turn can wait."""
+        waits = [BEAT_S, self._wish.stuck_s / 4]
+        waits += [seat.due - now for seat in self._seats if seat.child is None and seat.due > now]
+        if any(child.pidfd is None for _, child in self._taken()):
+            waits.append(_NO_PIDFD_S)
+        if self._stop_by is not None:
+            waits.append(self._stop_by - now)
+        return max(0.0, min(waits))
+
+    def hear(self, child: Child) -> None:
+        """Take in what a child says over its leash."""
+        if not child.listen():
+            self.selector.unregister(child.leash)
+
+    def is_ready(self) -> bool:
+        """Whether every seat has a child that serves."""
+        return all(seat.ready_at is not None for seat in self._seats)
+
+    def is_empty(self) -> bool:
+        """Whether no child is left."""
+        return not self._taken()
+
+    def drain(self, now: float) -> None:
+        """Ask the workers to finish and end, then the hosts; what never served is killed."""
+        self._stop_by = now + self._wish.lame_duck_s + self._wish.drain_s
+        for seat, child in self._taken():
+            if seat.ready_at is None:
+                child.signal(signal.SIGKILL)
+            elif seat.group.kind != "host":
+                child.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End every child at once."""
+        for _, child in self._taken():
+            child.signal(signal.SIGKILL)
+
+    def _go_on_draining(self, now: float, stop_by: float) -> None:
+        if not self._hosts_asked and all(seat.group.kind == "host" for seat, _ in self._taken()):
+            self._hosts_asked = True
+            self._stop_by = now + _HOSTS_S
+            for _, child in self._taken():
+                child.signal(signal.SIGTERM)
+        elif now > stop_by:
+            say("killed_late", "not drained in time: what is left is killed", level="warning")
+            self._stop_by = now + _HOSTS_S
+            self.kill()
+
+    def _may_start(self, seat: Seat) -> bool:
+        # workers wait for the hosts at the first start; later each is replaced by itself
+        if self._started or seat.group.kind == "host":
+            return True
+        return all(other.ready_at is not None for other in self._seats if other.group.kind == "host")
+
+    def _start(self, seat: Seat, now: float) -> None:
+        task = {
+            "slot": seat.slot,
+            "role": seat.group.kind,
+            "board": str(self._board.path),
+            "control": str(control_path(self._wish.runtime, seat.slot)),
+            "digest": self._wish.digest,
+            "orphan_s": self._wish.orphan_s,
+            "lame_duck_s": self._wish.lame_duck_s,
+            "config": seat.config,
+        }
+        listeners = self._listeners if seat.group.sockets else []
+        try:
+            child = Child.spawn(seat.group.argv, task, listeners, self._wish.runtime)
+        except OSError as error:
+            self._fail(seat, f"{seat.name} can't be started: {error}", now)
+        else:
+            self._take(seat, child)
+
+    def _take(self, seat: Seat, child: Child) -> None:
+        seat.child = child
+        self.selector.register(child.leash, selectors.EVENT_READ, child)
+        if child.pidfd is not None:
+            self.selector.register(child.pidfd, selectors.EVENT_READ, child)
+
+    def _look(self, seat: Seat, child: Child, now: float) -> None:
+        claimed = self._board.head(seat.slot, Head.PID) == child.pid
+        if claimed and seat.ready_at is None and self._board.head(seat.slot, Head.STATE) == State.READY:
+            seat.ready_at = now
+        beat = self._board.head(seat.slot, Head.HEARTBEAT_NS) / 1e9 if claimed else 0.0
+        if now - max(beat, child.since) > self._wish.stuck_s:
+            self._kill(seat, child, f"gave no sign for {self._wish.stuck_s:g} s")
+        elif seat.ready_at is None and now - child.since > self._wish.load_timeout_s:
+            self._kill(seat, child, f"was not ready within {self._wish.load_timeout_s:g} s")
+
+    def _kill(self, seat: Seat, child: Child, why: str) -> None:
+        if not child.killed_for:
+            child.killed_for = why
+            say(
+                "killed",
+                f"{seat.name} (process {child.pid}) {why}: killed",
+                level="warning",
+                kind=seat.group.kind,
+                pid=child.pid,
+            )
+        child.signal(signal.SIGKILL)
+
+    def _on_death(self, seat: Seat, child: Child, now: float) -> None:
+        for watched in (child.leash, child.pidfd):
+            if watched is not None:
+                with contextlib.suppress(KeyError):
+                    self.selector.unregister(watched)
+        child.close()
+        executing = self._board.head(seat.slot, Head.EXECUTING)
+        self._board.release(seat.slot)
+        ready_at, seat.ready_at, seat.child = seat.ready_at, None, None
+        if self._stop_by is not None:
+            return
+        if not self._started and ready_at is None:
+            self._check_hopeless(seat, child)
+        if ready_at is not None and now - ready_at > _STEADY_S:
+            seat.failures = 0
+        self._slot.cells[self._slot.series(name="cloche_worker_restarts_total", kind=seat.group.kind)] += 1
+        words = f"{seat.name} (process {child.pid}) died, {describe_exit(child.status)}"
+        self._fail(seat, f"{words}\n{child.words}".rstrip(), now, pid=child.pid, executing=executing)
+
+    def _check_hopeless(self, seat: Seat, child: Child) -> None:
+        if child.words or (child.status is not None and 2 <= child.status <= 7):
+            words = child.words or f"{seat.name} can't start: {describe_exit(child.status)}"
+            raise StartFailedError(words, child.status or 1)
+        if child.killed_for:
+            raise BusyError(
+                f"{seat.name} {child.killed_for}",
+                code="CL-E603",
+                hint="raise load_timeout under [serve] in cloche.toml",
+            )
+
+    def _fail(self, seat: Seat, words: str, now: float, **fields: object) -> None:
+        seat.failures += 1
+        if not self._started and seat.failures >= _TRIES:
+            raise ModelError(
+                f"{words}, for the {_TRIES}th time before everything was ready",
+                code="CL-E902",
+                hint="what it wrote stands above",
+            )
+        delay = backoff_s(seat.failures)
+        seat.due = now + delay
+        words += f"; the next starts in {delay:g} s" if delay else "; the next starts now"
+        say("died", words, level="warning", kind=seat.group.kind, **fields)
+
+    def _taken(self) -> list[tuple[Seat, Child]]:
+        return [(seat, seat.child) for seat in self._seats if seat.child is not None]

@@ -1,0 +1,35 @@
+"""The supervisor's words on stderr: one JSON object a line, on a terminal one plain line; never waits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import time
+
+STDOUT, STDERR = 1, 2
+_CHUNK = 512  # POSIX's least PIPE_BUF: a pipe that select calls writable takes it without waiting
+
+
+def emit(descriptor: int, text: str, wait_s: float = 0.0) -> bool:
+    """Write text unless its reader is gone or does not read: then False, and the rest is dropped."""
+    left = text.encode()
+    with contextlib.suppress(OSError):
+        while left:
+            if not select.select([], [descriptor], [], wait_s)[1]:
+                return False
+            left = left[os.write(descriptor, left[:_CHUNK]) :]
+        return True
+    return False
+
+
+def say(action: str, sentence: str, *, level: str = "info", **fields: object) -> None:
+    """Log one thing that happened; `action` is its name for machines."""
+    if os.isatty(STDERR):
+        emit(STDERR, f"{sentence}\n")
+        return
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    line = {"time": stamp, "level": level, "process": "supervisor", "action": action, "message": sentence}
+    emit(STDERR, json.dumps({**line, **fields}) + "\n", wait_s=0.0)

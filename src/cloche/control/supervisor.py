@@ -1,0 +1,164 @@
+"""The process that owns the listening sockets, and starts, watches and replaces all others.
+
+`python -m cloche.control.supervisor FD` reads one wish (see `wish.Wish`) from an inherited descriptor and runs
+it until SIGINT or SIGTERM. It imports the standard library and that part of core which imports no more, runs
+no model code, touches no request and waits for no child: its loop turns at least once a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from cloche.control import lock
+from cloche.control.adopt import adopt, control_path, live_slots
+from cloche.control.crew import Crew, StartFailedError
+from cloche.control.listeners import address, bind
+from cloche.control.log import STDERR, STDOUT, emit, say
+from cloche.control.wish import Wish
+from cloche.core.board import SLOTS, Board, Role
+from cloche.core.errors import ClocheError
+from cloche.core.member import read_json
+from cloche.core.platform import process_start
+
+_DESCRIPTORS = 65536
+_PATIENCE_S = 1.0  # with a reader of our output
+
+
+class Supervisor:
+    """A Supervisor is one wish being run, by this process; made and run once, in the main thread."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.wish = wish
+        self._lock = lock.hold(wish.runtime)
+        self._board = _open_board(wish.runtime / "board")
+        adopted = adopt(wish, self._board)
+        self._listeners = adopted.listeners or [bind(host, port) for host, port in wish.listen]
+        self._slot = self._board.claim(0, Role.SUPERVISOR, os.getpid(), process_start(os.getpid()))
+        self._crew = Crew(wish, self._board, self._slot, self._listeners)
+        self._crew.adopt(adopted.children)
+        if adopted.children:
+            count = len(adopted.children)
+            say("adopted", f"took over {count} processes that were still running", count=count)
+        self._signals, self._wakes = socket.socketpair()
+        self._exit_code: int | None = None
+
+    def run(self) -> int:
+        """Run until told to stop; the exit code: 128 and the signal's number.
+
+        Raises StartFailedError or ClocheError when the first start fails; no child is left behind.
+        """
+        self._take_signals()
+        self._write_note()
+        announced = False
+        try:
+            while self._exit_code is None or not self._crew.is_empty():
+                self._slot.beat()
+                for key, _ in self._crew.selector.select(self._crew.patience_s(time.monotonic())):
+                    if key.fileobj is self._signals:
+                        self._on_signals()
+                    elif isinstance(key.fileobj, socket.socket):
+                        self._crew.hear(key.data)
+                self._crew.turn(time.monotonic())
+                if not announced and self._exit_code is None and self._crew.is_ready():
+                    announced = True
+                    self._announce()
+        except (ClocheError, StartFailedError):
+            # only here: should a bug of ours end this process, the children serve on and can be adopted
+            self._crew.kill()
+            self._tidy()
+            raise
+        self._tidy()
+        say("stopped", f"stopped; models, versions and keys stay in {self.wish.data}")
+        return self._exit_code
+
+    def _take_signals(self) -> None:
+        for end in (self._signals, self._wakes):
+            end.setblocking(False)
+        self._crew.selector.register(self._signals, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # what was ignored when we were started stays so: nohup, and the shell's &
+            if number == signal.SIGCHLD or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda number, frame: None)
+
+    def _on_signals(self) -> None:
+        for number in self._signals.recv(256):
+            if number not in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                continue
+            if self._exit_code is None:
+                self._begin_stop(128 + number)
+            elif number == signal.SIGINT:
+                self._exit_code = 128 + number
+                self._crew.kill()
+
+    def _begin_stop(self, exit_code: int) -> None:
+        self._exit_code = exit_code
+        say("draining", "stopping: what is in flight is finished first (Ctrl-C again stops at once)")
+        # the workers have the sockets too: they close for good when the last worker stops accepting,
+        # so that no connection is taken in that nobody would answer
+        for listener in self._listeners:
+            listener.close()
+        self._crew.drain(time.monotonic())
+
+    def _announce(self) -> None:
+        port = str(self._listeners[0].getsockname()[1]) if self._listeners else ""
+        emit(STDOUT, self.wish.banner.replace("{port}", port), wait_s=_PATIENCE_S)
+
+    def _write_note(self) -> None:
+        note = {
+            "pid": os.getpid(),
+            "model": self.wish.model,
+            "addresses": [address(listener) for listener in self._listeners],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "digest": self.wish.digest,
+        }
+        lock.write_note(self.wish.runtime, note)
+
+    def _tidy(self) -> None:
+        (self.wish.runtime / "supervisor.json").unlink(missing_ok=True)
+        for slot in range(SLOTS):
+            control_path(self.wish.runtime, slot).unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the wish that stands behind the descriptor `arguments[0]`; the exit code."""
+    _raise_limit()
+    try:
+        return Supervisor(Wish.parse(read_json(int(arguments[0])))).run()
+    except ClocheError as error:
+        emit(STDERR, error.render() + "\n", wait_s=_PATIENCE_S)
+        return error.exit_code
+    except StartFailedError as error:
+        emit(STDERR, f"{error}\n", wait_s=_PATIENCE_S)
+        return error.exit_code
+
+
+def _open_board(path: Path) -> Board:
+    """The board of the processes that live, a fresh one where none does."""
+    board = Board(path)
+    if live_slots(board):
+        return board
+    path.unlink()
+    board.labels_path.unlink(missing_ok=True)
+    return Board(path)
+
+
+def _raise_limit() -> None:
+    """Allow as many open connections as this user may have: children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

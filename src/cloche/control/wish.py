@@ -1,0 +1,79 @@
+"""What the supervisor is asked to run: one JSON object, read once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cloche.core.board import SLOTS
+from cloche.core.errors import ConfigError
+
+
+class Group(NamedTuple):
+    """A Group is `size` processes that are started alike; `kind` is "host" or "worker".
+
+    `argv` gets the number of a descriptor as its last word. `config` is handed to each process as it is.
+    """
+
+    kind: str
+    size: int
+    argv: tuple[str, ...]
+    config: tuple[dict[str, Any], ...]  # one a process
+    sockets: bool
+
+
+class Wish(NamedTuple):
+    """A Wish is everything that one `cloche up` runs; it does not change while it runs."""
+
+    runtime: Path
+    data: str
+    listen: tuple[tuple[str, int], ...]
+    groups: tuple[Group, ...]
+    digest: str
+    model: str = ""
+    banner: str = ""  # "{port}" stands for the port of the first address
+    lame_duck_s: float = 5.0
+    load_timeout_s: float = 300.0
+    drain_s: float = 30.0  # after the lame duck, for what is in flight
+    stuck_s: float = 30.0
+    orphan_s: float = 600.0
+
+    @classmethod
+    def parse(cls, value: dict[str, Any]) -> Wish:
+        """The wish of a JSON object; ConfigError when it asks for more processes than the board has room for.
+
+        A group's `config` is one object for all of its processes or a list with one for each. Without a
+        `digest`, addresses and groups make one.
+        """
+        groups = tuple(_group(group) for group in value["groups"])
+        if sum(group.size for group in groups) >= SLOTS:
+            raise ConfigError(
+                f"{sum(group.size for group in groups)} processes are too many: the limit is {SLOTS - 1}",
+                code="CL-E201",
+                hint="ask for fewer with --workers",
+            )
+        listen = tuple((host, port) for host, port in value["listen"])
+        body = json.dumps([listen, value["groups"]], sort_keys=True).encode()
+        return cls(
+            **{
+                **value,
+                "runtime": Path(value["runtime"]),
+                "listen": listen,
+                # hosts first: workers call them
+                "groups": tuple(sorted(groups, key=lambda group: group.kind != "host")),
+                "digest": value.get("digest") or hashlib.sha256(body).hexdigest(),
+            }
+        )
+
+
+def _group(value: dict[str, Any]) -> Group:
+    config, count = value["config"], value["count"]
+    return Group(
+        kind=value["kind"],
+        size=count,
+        argv=tuple(value["argv"]),
+        config=tuple(config) if isinstance(config, list) else (config,) * count,
+        sockets=value["sockets"],
+    )
