@@ -1,0 +1,244 @@
+"""cloche.Client against a real server on a real socket that answers what the test says."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cloche
+
+Answer = tuple[int, dict[str, str], Any] | None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    #: What to answer, one after the other, the last for ever; None breaks the connection.
+    answers: list[Answer]
+    seen: list[dict[str, Any]]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append({"path": self.path, "headers": dict(self.headers), "body": json.loads(body)})
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        answers = self.server.answers
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answer is None:
+            # A reset, as from a process that was killed.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+            return
+        status, headers, body = answer
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+ONE = {
+    "model": "fraud:4",
+    "prediction_id": "a" * 24,
+    "prediction": {"label": "yes", "probabilities": {"yes": 0.9}},
+}
+MANY = {
+    "model": "fraud:4",
+    "prediction_id": "b" * 24,
+    "predictions": [{"value": 1.5}, {"value": 2.5}],
+    "flags": [{"row": 1, "field": "age", "code": "CL-E109"}],
+}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., _Server]]:
+    servers: list[_Server] = []
+
+    def start(*answers: Answer) -> _Server:
+        server = _Server(("127.0.0.1", 0), _Handler)
+        server.answers, server.seen = list(answers), []
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_one_row_gives_one_prediction_with_its_id_and_model(serve: Callable[..., _Server]) -> None:
+    server = serve((200, {}, ONE))
+    with cloche.Client(server.url) as client:
+        prediction = client.predict("fraud", {"age": 41, "plan": "pro"})
+    assert prediction == {"label": "yes", "probabilities": {"yes": 0.9}}
+    assert (prediction.id, prediction.model, prediction.flags) == ("a" * 24, "fraud:4", ())
+    assert server.seen[0]["path"] == "/predict/fraud"
+    assert server.seen[0]["body"] == {"age": 41, "plan": "pro"}
+
+
+def test_many_rows_give_as_many_predictions_each_with_its_own_id_and_flags(serve: Callable[..., _Server]) -> None:
+    server = serve((200, {}, MANY))
+    with cloche.Client(server.url) as client:
+        first, second = client.predict("fraud", [{"age": 1}, {"age": 999}])
+    assert (first, second) == ({"value": 1.5}, {"value": 2.5})
+    assert (first.id, second.id) == ("b" * 24 + ".0", "b" * 24 + ".1")
+    assert (len(first.flags), second.flags[0]["field"]) == (0, "age")
+
+
+def test_a_data_frame_goes_as_its_rows_with_missing_values_as_null(serve: Callable[..., _Server]) -> None:
+    server = serve((200, {}, MANY))
+    frame = pd.DataFrame({"age": [41.0, np.nan], "plan": ["pro", None], "n": np.array([1, 2], dtype="int64")})
+    with cloche.Client(server.url) as client:
+        client.predict("fraud", frame)
+    assert server.seen[0]["body"] == {
+        "rows": [{"age": 41.0, "plan": "pro", "n": 1}, {"age": None, "plan": None, "n": 2}]
+    }
+
+
+def test_numpy_numbers_in_a_row_go_as_numbers(serve: Callable[..., _Server]) -> None:
+    server = serve((200, {}, ONE))
+    with cloche.Client(server.url) as client:
+        client.predict("fraud", {"age": np.int64(41), "x": np.float32(0.5), "v": np.arange(3)})
+    assert server.seen[0]["body"] == {"age": 41, "x": 0.5, "v": [0, 1, 2]}
+
+
+def test_what_is_no_rows_is_refused_before_it_is_sent(serve: Callable[..., _Server]) -> None:
+    server = serve((200, {}, ONE))
+    with cloche.Client(server.url) as client, pytest.raises(cloche.ConfigError, match="from a str"):
+        client.predict("fraud", "age=41")
+    assert server.seen == []
+
+
+def test_key_version_and_deadline_travel_along(serve: Callable[..., _Server]) -> None:
+    server = serve((200, {}, ONE))
+    with cloche.Client(server.url, key="clk_live_x") as client:
+        client.predict("fraud", {}, version=3, deadline="80ms")
+        client.predict("fraud", {})
+    first, second = server.seen
+    assert first["path"] == "/predict/fraud?version=3"
+    assert first["headers"]["Authorization"] == "Bearer clk_live_x"
+    assert first["headers"]["Cloche-Deadline"] == "80ms"
+    assert second["headers"]["Cloche-Deadline"] == "10000ms"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (422, "CL-E104", cloche.InputError),
+        (401, "CL-E401", cloche.RefusedError),
+        (404, "CL-E305", cloche.NotFoundError),
+        (503, "CL-E601", cloche.BusyError),
+        (500, "CL-E900", cloche.ModelError),
+    ],
+)
+def test_a_problem_is_raised_as_the_class_of_its_code(
+    serve: Callable[..., _Server], status: int, code: str, kind: type[cloche.ClocheError]
+) -> None:
+    body = {"code": code, "title": "what happened", "hint": "what to do", "details": [{"row": 3, "field": "age"}]}
+    server = serve((status, {"Retry-After": "7"}, body))
+    with cloche.Client(server.url) as client, pytest.raises(kind, match="what happened") as caught:
+        client.predict("fraud", {})
+    assert (caught.value.code, caught.value.hint) == (code, "what to do")
+    assert caught.value.details[0]["field"] == "age"
+    if isinstance(caught.value, cloche.BusyError):
+        assert caught.value.retry_after_s == 7.0
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(502, cloche.BusyError), (403, cloche.RefusedError), (418, cloche.ClocheError)]
+)
+def test_an_answer_that_is_not_ours_is_raised_by_its_status(
+    serve: Callable[..., _Server], status: int, kind: type[cloche.ClocheError]
+) -> None:
+    server = serve((status, {}, "<html>a proxy</html>"))
+    with cloche.Client(server.url) as client, pytest.raises(kind, match=str(status)):
+        client.predict("fraud", {})
+
+
+def test_a_code_that_this_client_does_not_know_yet_is_raised_all_the_same(serve: Callable[..., _Server]) -> None:
+    server = serve((422, {}, {"code": "CL-E198", "title": "new"}))
+    with cloche.Client(server.url) as client, pytest.raises(cloche.InputError, match="new"):
+        client.predict("fraud", {})
+
+
+def test_a_connection_that_breaks_before_the_answer_is_tried_once_more(serve: Callable[..., _Server]) -> None:
+    server = serve(None, (200, {}, ONE))
+    with cloche.Client(server.url) as client:
+        assert client.predict("fraud", {"age": 1})["label"] == "yes"
+    assert [seen["body"] for seen in server.seen] == [{"age": 1}, {"age": 1}]
+
+
+def test_a_connection_that_breaks_twice_is_an_error(serve: Callable[..., _Server]) -> None:
+    server = serve(None)
+    with cloche.Client(server.url) as client, pytest.raises(cloche.BusyError) as caught:
+        client.predict("fraud", {})
+    assert caught.value.code == "CL-E605"
+    assert len(server.seen) == 2
+
+
+def test_nobody_there_is_said_in_words(free_port: int) -> None:
+    with cloche.Client(f"http://127.0.0.1:{free_port}") as client:
+        assert client.ready() is False
+        with pytest.raises(cloche.BusyError, match="nothing answers") as caught:
+            client.predict("fraud", {})
+    assert caught.value.code == "CL-E605"
+
+
+def test_an_answer_that_does_not_come_in_time_is_an_error_and_not_asked_for_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with cloche.Client(url, timeout="50ms") as client, pytest.raises(cloche.BusyError) as caught:
+            client.predict("fraud", {})
+    assert caught.value.code == "CL-E602"
+
+
+def test_the_missing_value_of_pandas_goes_as_null(serve: Callable[..., _Server]) -> None:
+    server = serve((200, {}, MANY))
+    frame = pd.DataFrame({"n": pd.array([1, None], dtype="Int64"), "s": pd.array(["a", None], dtype="string")})
+    with cloche.Client(server.url) as client:
+        client.predict("fraud", frame)
+    assert server.seen[0]["body"] == {"rows": [{"n": 1, "s": "a"}, {"n": None, "s": None}]}
+
+
+def test_a_value_that_json_has_no_word_for_is_refused(serve: Callable[..., _Server]) -> None:
+    with cloche.Client(serve((200, {}, ONE)).url) as client, pytest.raises(cloche.ConfigError, match="object"):
+        client.predict("fraud", {"age": object()})
+
+
+@pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False)])
+def test_ready_says_what_the_server_says(serve: Callable[..., _Server], status: int, ready: bool) -> None:
+    with cloche.Client(serve((status, {}, {})).url) as client:
+        assert client.ready() is ready
+
+
+def test_the_key_does_not_show(serve: Callable[..., _Server]) -> None:
+    with cloche.Client("http://127.0.0.1:1", key="clk_live_secret") as client:
+        assert "secret" not in repr(client)
