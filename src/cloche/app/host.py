@@ -1,0 +1,154 @@
+"""The entry of a runtime host: `python -m cloche.app.host FD` under a supervisor, `--alone FD` as a child.
+
+Alone, FD is one end of a socket pair: a HostTask comes by it, a HostReport goes back, and its end is the host's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from cloche.bundle.bundle import Bundle
+from cloche.core.errors import ClocheError, MissingExtraError, ModelError, RefusedError
+from cloche.core.member import Member
+from cloche.runtimes.code import FOLDER, CodeFolder, import_class, inner_path
+from cloche.runtimes.host import Host, describe
+from cloche.runtimes.local_host import LENGTH, HostReport, HostTask, forbid_hosts
+from cloche.runtimes.model_class import ModelClass
+from cloche.runtimes.requirements import check_requirements
+
+#: How long a model may go on working once its host is to end.
+_GRACE_S = 5.0
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until drained; the exit code."""
+    os.dup2(2, 1)  # what the model prints is no answer of ours
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    forbid_hosts()
+    if arguments[0] == "--alone":
+        return run_alone(socket.socket(fileno=int(arguments[1])))
+    return run_member(Member.from_fd(int(arguments[0])))
+
+
+def run_member(member: Member) -> int:
+    """A host of a supervisor's: config has `bundle`, `digest`, `socket` and `trusted`."""
+    config = member.config
+    try:
+        bundle = Bundle.open(Path(config["bundle"]), config["trusted"], digest=config["digest"])
+        manifest = bundle.manifest
+        check_requirements(manifest.requirements)
+        files = {
+            entry.path: bundle.read(entry.path) for entry in manifest.files if entry.path.startswith(f"{FOLDER}/")
+        }
+        with CodeFolder(files) as code:
+            model = load_model(code.path, manifest.runtime.entry, files)
+            host = Host(model, bundle.signature, bundle.digest, Path(config["socket"]), member.slot)
+            member.on_drain(host.drain)
+            member.ready()
+            host.serve()
+    except ClocheError as error:
+        # a class that can't load won't load the next time either: the supervisor stops at 2 to 7
+        exit_code = member.fail(error)
+        return exit_code if 2 <= exit_code <= 7 else RefusedError.exit_code
+    return 0
+
+
+def run_alone(leash: socket.socket) -> int:
+    """A host of another process's own: it ends when that process closes the leash, or is gone."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    task = _read_task(leash)
+    with CodeFolder(task.files) as code:
+        try:
+            model = load_model(code.path, task.entry, task.files)
+            host = Host(model, task.signature, task.digest, Path(task.socket))
+        except ClocheError as error:
+            _report(
+                leash,
+                HostReport(kind=type(error).__name__, code=error.code, message=error.message, hint=error.hint),
+            )
+            return error.exit_code
+        folders = (code.path, Path(task.socket).parent)
+        watch = threading.Thread(target=_watch, args=(leash, host.drain, folders), daemon=True)
+        watch.start()
+        _report(leash, HostReport(ready=True))
+        host.serve()
+    shutil.rmtree(Path(task.socket).parent, ignore_errors=True)
+    return 0
+
+
+def load_model(folder: Path, entry: str, files: Mapping[str, bytes]) -> ModelClass:
+    """The class of `code/sentiment.py:Sentiment` in the folder, made and loaded there.
+
+    Raises MissingExtraError for a module that is not there, ConfigError for a class that can't be called,
+    ModelError for whatever else its code raises; the traceback goes to the log.
+    """
+    os.chdir(folder)
+    try:
+        return ModelClass(import_class(folder, inner_path(entry)))
+    except ClocheError:
+        raise
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        raise MissingExtraError(
+            f"the model's code imports {name!r}, which is not there",
+            code="CL-E701",
+            hint=f'if {name}.py is yours, pack with code=[..., "{name}.py"]; else: pip install {name}, '
+            f'and pack with requirements=["{name}"]',
+        ) from error
+    except (Exception, SystemExit) as error:  # the model's own code: it may raise anything
+        traceback.print_exception(error)
+        listed = ", ".join(sorted(inner_path(name) for name in files))
+        hint = f"the files that travel are: {listed}; name what is lacking in code=[...]"
+        raise ModelError(
+            f"the model's class did not load: {describe(error)}",
+            hint=hint if isinstance(error, OSError) else "the traceback is in the log",
+        ) from error
+
+
+def _read_task(leash: socket.socket) -> HostTask:
+    length = LENGTH.unpack(_read_exactly(leash, LENGTH.size))[0]
+    return msgspec.msgpack.decode(_read_exactly(leash, length), type=HostTask)
+
+
+def _read_exactly(leash: socket.socket, length: int) -> bytearray:
+    data = bytearray()
+    while len(data) < length:
+        chunk = leash.recv(min(length - len(data), 1 << 20))
+        if not chunk:
+            sys.exit(0)  # the parent is gone
+        data += chunk
+    return data
+
+
+def _report(leash: socket.socket, report: HostReport) -> None:
+    leash.sendall(msgspec.json.encode(report) + b"\n")
+
+
+def _watch(leash: socket.socket, drain: Callable[[], None], folders: tuple[Path, ...]) -> None:
+    """Wait for the leash's end, then for the model; a model that goes on is ended with the process."""
+    try:
+        while leash.recv(64):
+            pass
+    except OSError:
+        pass
+    drain()
+    time.sleep(_GRACE_S)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

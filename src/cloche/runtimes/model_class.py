@@ -1,0 +1,133 @@
+"""A user's model class: what its `predict` takes, and how columns become its arguments."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from cloche.core.errors import ConfigError, ModelError
+from cloche.core.signature import Columns, Signature, count_rows
+from cloche.runtimes.answers import read_answer, to_outputs
+
+EXAMPLE = """class Sentiment:
+          def load(self): self.words = ...
+          def predict(self, text: list[str]) -> list[float]: ..."""
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A Parameter is one argument of `predict`."""
+
+    name: str
+    #: Its annotation, resolved; None where there is none.
+    annotation: Any
+    #: It has no default.
+    required: bool
+
+    @property
+    def as_list(self) -> bool:
+        """Whether it is handed over as a Python list and not as a numpy array."""
+        origin = typing.get_origin(self.annotation) or self.annotation
+        return origin is list or (isinstance(origin, type) and issubclass(Sequence, origin))
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A Call is how `predict` of a class is called."""
+
+    parameters: tuple[Parameter, ...]
+    #: The annotation of what it returns, resolved; None where there is none.
+    returns: Any
+
+
+def read_class(model: type) -> Call:
+    """How the class's `predict` is called.
+
+    Raises ConfigError when it is no class with `load(self)` and `predict(self, ...)`, or its annotations
+    name things that are not there.
+    """
+    name = model.__name__
+    for verb in ("load", "predict"):
+        method = inspect.getattr_static(model, verb, None)
+        if method is None:
+            raise _bad(f"{name} has no `{verb}`")
+        if isinstance(method, (staticmethod, classmethod)):
+            raise _bad(f"`{verb}` of {name} is a {type(method).__name__}")
+        if not inspect.isfunction(method):
+            raise _bad(f"`{verb}` of {name} is no method")
+        if inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method):
+            raise _bad(f"`{verb}` of {name} is async or a generator")
+    _check_load(model)
+    try:
+        hints = typing.get_type_hints(model.predict)  # type: ignore[attr-defined]
+    except (NameError, TypeError, AttributeError) as error:
+        raise _bad(f"the annotations of {name}.predict can't be read: {error}") from error
+    parameters = []
+    for parameter in _arguments(model.predict, f"{name}.predict"):  # type: ignore[attr-defined]
+        if parameter.kind is parameter.VAR_POSITIONAL or parameter.kind is parameter.VAR_KEYWORD:
+            raise _bad(f"{name}.predict takes `{parameter}`, which names no column")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise _bad(f"{name}.predict takes `{parameter.name}` by position only")
+        required = parameter.default is parameter.empty
+        parameters.append(Parameter(parameter.name, hints.get(parameter.name), required))
+    if not parameters:
+        raise _bad(f"{name}.predict takes no columns")
+    return Call(tuple(parameters), hints.get("return"))
+
+
+def _check_load(model: type) -> None:
+    for parameter in _arguments(model.load, f"{model.__name__}.load"):  # type: ignore[attr-defined]
+        if parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise _bad(f"{model.__name__}.load needs `{parameter.name}`; it is called without arguments")
+
+
+def _arguments(method: Any, where: str) -> list[inspect.Parameter]:
+    """The parameters after `self`."""
+    found = list(inspect.signature(method).parameters.values())
+    if not found or found[0].kind not in (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.POSITIONAL_ONLY,
+    ):
+        raise _bad(f"{where} has no `self`")
+    return found[1:]
+
+
+def _bad(message: str) -> ConfigError:
+    return ConfigError(message, hint=f"a model class looks like this:\n      {EXAMPLE}")
+
+
+class ModelClass:
+    """A ModelClass is one object of a user's class, made and loaded, that answers columns with columns."""
+
+    def __init__(self, model: type) -> None:
+        """Makes and loads it; whatever its code raises comes through."""
+        self.call = read_class(model)
+        self.name = model.__name__
+        self._as_list = {parameter.name: parameter.as_list for parameter in self.call.parameters}
+        self._model = model()
+        self._model.load()
+
+    def answer(self, columns: Columns) -> Columns:
+        """What `predict` answers, as columns of the types that it came in.
+
+        Raises ModelError when that is no column or has another number of rows; whatever `predict` raises
+        comes through.
+        """
+        rows = count_rows(columns)
+        arguments = {name: column.tolist() if self._as_list[name] else column for name, column in columns.items()}
+        answer = read_answer(self._model.predict(**arguments))
+        for name, column in answer.items():
+            if len(column) != rows:
+                raise ModelError(
+                    f"{self.name}.predict got {rows} rows and gave {len(column)} in {name!r}", code="CL-E901"
+                )
+        return answer
+
+    def run(self, columns: Columns, signature: Signature) -> Columns:
+        """The outputs of the signature, in its order and types. Raises as `answer` does."""
+        return to_outputs(self.answer(columns), signature)
