@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from cloche.core.errors import BusyError, ConfigError, ConflictError
 from cloche.store import postgres, sqlite, tables
 
+_SQLITE_FILE = "sqlite:///"
 _WRITES = {"cloche_writes": True}
 
 
@@ -102,6 +103,9 @@ class Store:
 
 
 def _parse(url: str) -> URL:
+    if url.startswith(_SQLITE_FILE):
+        # A path is a path: in it `?` and `%` have no meaning.
+        return URL.create("sqlite", database=url.removeprefix(_SQLITE_FILE))
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):

@@ -1,0 +1,8 @@
+"""`cloche.toml` and the environment become one frozen tree here; nothing else reads either."""
+
+from __future__ import annotations
+
+from cloche.settings.load import default_online, load_settings
+from cloche.settings.tree import Access, Cache, OnInvalid, Online, Serve, Settings
+
+__all__ = ["Access", "Cache", "OnInvalid", "Online", "Serve", "Settings", "default_online", "load_settings"]

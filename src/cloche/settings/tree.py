@@ -1,0 +1,69 @@
+"""What can be set, decided: one frozen tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cloche.core.units import Rate
+
+OnInvalid = Literal["reject", "flag", "allow"]
+
+
+class Serve(msgspec.Struct, frozen=True, kw_only=True):
+    """A Serve is how this machine serves; `max_body` is bytes."""
+
+    host: str
+    port: int
+    workers: int
+    allow_code: bool
+    load_timeout_s: float
+    lame_duck_s: float
+    max_body: int
+
+
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """A Cache is how many bytes of answers a worker remembers, and for how long."""
+
+    size: int
+    ttl_s: float
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """An Access is who may call a deployment, and how often by name of key; `default` is every other."""
+
+    keys: bool
+    limits: Mapping[str, Rate]
+
+
+class Online(msgspec.Struct, frozen=True, kw_only=True):
+    """An Online is one deployment that answers at once; `model` is a reference or an absolute path."""
+
+    name: str
+    model: str
+    deadline_s: float
+    on_invalid: OnInvalid
+    cache: Cache | None
+    access: Access
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A Settings is the whole tree. Its paths are absolute, and none of them is made by reading it."""
+
+    #: The file that was read, if any.
+    file: Path | None
+    #: The folder of the file; without one, the folder that was started in.
+    root: Path
+    project: str | None
+    data: Path
+    database: str
+    runtime_root: Path
+    serve: Serve
+    online: Online | None
+
+    def __repr__(self) -> str:
+        # Not the database: its URL may hold a password.
+        return f"Settings({self.file or 'no file'}, data {self.data}, {self.serve}, {self.online})"
