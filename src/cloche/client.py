@@ -222,7 +222,7 @@ def _error(response: httpx2.Response) -> ClocheError:
         "code": code if code in CODES else None,  # a newer server may know more
         "where": problem.get("where") or str(response.url),
         "hint": problem.get("hint"),
-        "details": problem.get("details", ()),
+        "details": problem.get("errors", ()),
     }
     if family is BusyError:
         options["retry_after_s"] = _seconds(response.headers.get("Retry-After"))

@@ -162,7 +162,13 @@ def test_key_version_and_deadline_travel_along(serve: Callable[..., _Server]) ->
 def test_a_problem_is_raised_as_the_class_of_its_code(
     serve: Callable[..., _Server], status: int, code: str, kind: type[cloche.ClocheError]
 ) -> None:
-    body = {"code": code, "title": "what happened", "hint": "what to do", "details": [{"row": 3, "field": "age"}]}
+    body = {
+        "code": code,
+        "title": "of its kind",
+        "detail": "what happened",
+        "hint": "what to do",
+        "errors": [{"row": 3, "field": "age"}],
+    }
     server = serve((status, {"Retry-After": "7"}, body))
     with cloche.Client(server.url) as client, pytest.raises(kind, match="what happened") as caught:
         client.predict("fraud", {})
