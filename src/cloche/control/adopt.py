@@ -50,7 +50,7 @@ def adopt(wish: Wish, board: Board) -> Adopted:
     One that does not answer is killed: a new one takes its place. Raises ConflictError CL-E501 when what
     runs was started by another wish; it is left as it is.
     """
-    deadline = time.monotonic() + _ANSWER_S
+    deadline = time.monotonic() + min(_ANSWER_S, wish.stuck_s)
     adopted = Adopted({}, [])
     others = []
     for slot in live_slots(board):
