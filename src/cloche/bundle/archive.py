@@ -84,7 +84,7 @@ def inspect(file: Path, trust: Collection[str] | None) -> str:
         return _unpack(source, None, trust)
 
 
-def signers(file: Path) -> str:
+def signer(file: Path) -> str:
     """The public key that sealed an archive or bundle folder, trusted or not (the seal itself is checked)."""
     if file.is_dir():
         return Bundle.open(file, None).signer

@@ -7,6 +7,9 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from cloche.bundle.golden import Golden, decode_golden
 from cloche.bundle.manifest import (
@@ -105,12 +108,41 @@ class Bundle:
         """What the held-out rows looked like; None when it was packed without rows."""
         return decode_profile(self.read(PROFILE)) if PROFILE in self._entries else None
 
+    def summary(self) -> dict[str, Any]:
+        """What `pack` and `models show` say of it: plain values, units in the names, None where not known."""
+        what = self.manifest
+        return {
+            "reference": self.reference,
+            "name": what.name,
+            "digest": self.digest,
+            "signer": self.signer,
+            "path": str(self.path),
+            "created": what.created,
+            "framework": what.framework,
+            "description": what.description,
+            "task": what.task,
+            "inputs": len(what.signature.inputs),
+            "outputs": [field.name for field in what.signature.outputs],
+            "rows": what.rows,
+            "runtime": what.runtime.kind,
+            "threads": what.runtime.threads,
+            "bulk_threads": what.runtime.bulk_threads,
+            "golden": msgspec.structs.asdict(what.golden),
+            "parity": None if what.parity is None else msgspec.structs.asdict(what.parity),
+            "quality": what.quality,
+            "measured": None if what.measured is None else msgspec.structs.asdict(what.measured),
+            "requirements": list(what.requirements),
+            "licence": what.licence,
+            "notes": list(what.notes),
+        }
+
     def __repr__(self) -> str:
         what = self.manifest
         size = format_size(sum(entry.size for entry in what.files))
+        count = len(self.signature.inputs)
         return (
             f"<Bundle {self.reference or self.name} sha256:{self.digest[:12]} {what.description}\n"
-            f" {what.framework} as {what.runtime.kind}, {len(self.signature.inputs)} inputs, {size}>"
+            f" {what.framework} as {what.runtime.kind}, {count} input{'s' * (count != 1)}, {size}>"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -48,9 +47,7 @@ def list_files(files: Mapping[str, bytes]) -> tuple[FileEntry, ...]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that must not exist, and its folders, through to the disk."""
+    """Write a file that must not exist, and its folders; `store.blobs` puts them through to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as out:
         out.write(content)
-        out.flush()
-        os.fsync(out.fileno())

@@ -91,7 +91,8 @@ class Manifest(_Part, frozen=True):
     #: Rows given when it was packed; 0 when there were none.
     rows: int
     parity: ParityFacts | None
-    measured: Measured
+    #: None only in the draft that is measured while packing.
+    measured: Measured | None
     lineage: Lineage
     licence: str | None
     #: What whoever uses it should know ("packed without rows: no profile, no baseline").

@@ -45,6 +45,11 @@ class Signer:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    def of_bytes(cls, private: bytes) -> Signer:
+        """The signer of a private key of 32 bytes; ValueError when they are not."""
+        return cls(Ed25519PrivateKey.from_private_bytes(private))
+
+    @classmethod
     def of_folder(cls, data: Path) -> Signer:
         """The signer of a data folder; its key is made at first use and is this user's alone (0600).
 
@@ -61,7 +66,7 @@ class Signer:
                 )
             text = file.read(129)
         try:
-            return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text.strip())))
+            return cls.of_bytes(bytes.fromhex(text.strip()))
         except ValueError:
             raise RefusedError(
                 f"{path} is not a signing key", hint="restore it, or move it away: a new one is made"

@@ -1,0 +1,64 @@
+"""Bundles on their way: export to one file, import from one, verify both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cloche.app.project import Project
+from cloche.bundle import archive
+from cloche.bundle.bundle import Bundle
+from cloche.core.errors import ConfigError, NotFoundError
+from cloche.settings.keys import looks_like_path
+
+
+def export_bundle(project: Project, reference: str, file: Path | None = None) -> Path:
+    """Write a version's archive (default: `fraud-3.cloche` in the current folder); returns where."""
+    bundle = project.open(reference)
+    target = file or Path(f"{(bundle.reference or bundle.name).replace(':', '-')}{archive.SUFFIX}")
+    if not target.parent.is_dir():
+        raise NotFoundError(f"there is no folder {target.parent}", code="CL-E303", hint="make it first")
+    return archive.write(bundle, target)
+
+
+def import_bundle(project: Project, file: Path, name: str | None = None) -> Bundle:
+    """Unpack an archive, verified in every byte, and register it as the next version of its model.
+
+    Raises RefusedError: CL-E404 or CL-E408 for a damaged file, CL-E405 for an unknown signer.
+    """
+    trusted = project.trusted() | {project.signer.public_key}
+    with project.bundles.stage() as staging:
+        return project.register(archive.read(file, staging / "bundle", trusted), name)
+
+
+def verify_bundle(project: Project, what: str, *, trust: str | None = None) -> str:
+    """Verify a version, a bundle's folder or an archive in every byte; returns its digest.
+
+    With `trust`, a public key that must be the one that sealed it, that key is trusted from now on, once
+    everything else fits. Raises RefusedError.
+    """
+    trusted = project.trusted()
+    if trust is not None:
+        trusted |= {trust.lower()}
+    path = Path(what)
+    if not looks_like_path(what) and not path.is_file():
+        path = project.bundles.path(project.registry.resolve(what).digest)
+    if path.is_file():
+        digest = archive.inspect(path, trusted)
+    else:
+        bundle = Bundle.open(path, trusted)
+        bundle.verify()
+        digest = bundle.digest
+    if trust is not None:
+        _trust(project, path, trust.lower())
+    return digest
+
+
+def _trust(project: Project, path: Path, key: str) -> None:
+    found = archive.signer(path)
+    if found != key:
+        raise ConfigError(
+            f"it is sealed by {found}, not by the key that you named", hint="name the key that sealed it"
+        )
+    # First the folder's own key, so that it stays the first of the list.
+    if project.signer.public_key != key:
+        project.trust.add(key, name=path.name)

@@ -1,0 +1,151 @@
+"""What a bundle costs here: load time, memory, one row, many rows; and how many threads serve it best."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from cloche.bundle.manifest import Measured
+from cloche.core.signature import Columns, count_rows
+from cloche.runtimes.base import Runtime, RuntimeSpec
+
+#: Loads the bundle as a spec says; True: for many rows at a time.
+Load: TypeAlias = Callable[[RuntimeSpec, bool], Runtime]
+
+BULK_ROWS = 4_096
+_BULK_NUMBERS = 2_000_000
+#: More threads must be so much faster to be worth their cores.
+_GAIN = 0.9
+_WARM_CALLS = 5
+_ROW_CALLS = 400
+_ROW_BUDGET_S = 0.25
+_TRIAL_BUDGET_S = 0.06
+_BULK_BUDGET_S = 0.15
+
+
+def choose_threads(load: Load, spec: RuntimeSpec, columns: Columns, cores: int | None = None) -> RuntimeSpec:
+    """The spec with the thread counts that were fastest, for one row and for many; few where it is a tie."""
+    candidates = [1]
+    while 2 * candidates[-1] <= (cores or os.cpu_count() or 1):
+        candidates.append(2 * candidates[-1])
+    if len(candidates) == 1:
+        return spec
+    row, bulk = repeat_rows(columns, 16), repeat_rows(columns, BULK_ROWS)
+    row_times, bulk_times = [], []
+    for threads in candidates:
+        trial = msgspec.structs.replace(spec, threads=threads, bulk_threads=threads)
+        runtime = load(trial, False)
+        try:
+            row_times.append(float(np.median(time_rows(runtime, row, _ROW_CALLS, _TRIAL_BUDGET_S))))
+            bulk_times.append(min(time_bulk(runtime, bulk, _TRIAL_BUDGET_S)))
+        finally:
+            runtime.close()
+    return msgspec.structs.replace(
+        spec,
+        threads=candidates[_fastest(row_times)],
+        bulk_threads=candidates[_fastest(bulk_times)],
+    )
+
+
+def measure(
+    load: Load,
+    spec: RuntimeSpec,
+    columns: Columns,
+    *,
+    size_bytes: int,
+    original_bytes: int,
+    original_row_s: float | None,
+) -> Measured:
+    """Load the bundle as it will be served, and time it; memory is what this process or the host's grew by."""
+    gc.collect()
+    before = resident_bytes()
+    start = time.perf_counter()
+    runtime = load(spec, False)
+    load_s = time.perf_counter() - start
+    try:
+        rows = sorted(time_rows(runtime, repeat_rows(columns, 64), _ROW_CALLS, _ROW_BUDGET_S))
+        # A runtime host is the model's alone.
+        host = getattr(runtime, "host_pid", None)
+        used = resident_bytes() - before if host is None else resident_bytes(host)
+    finally:
+        runtime.close()
+    bulk = repeat_rows(columns, BULK_ROWS)
+    runtime = load(spec, True)
+    try:
+        fastest = min(time_bulk(runtime, bulk, _BULK_BUDGET_S))
+    finally:
+        runtime.close()
+    return Measured(
+        original_bytes=original_bytes or size_bytes,
+        size_bytes=size_bytes,
+        load_s=load_s,
+        # Memory that was free already hides a small model: it takes its own size at least.
+        memory_bytes=max(used, size_bytes),
+        row_p50_s=rows[len(rows) // 2],
+        row_p99_s=rows[min(len(rows) - 1, int(len(rows) * 0.99))],
+        rows_per_s=count_rows(bulk) / fastest,
+        original_row_s=original_row_s,
+    )
+
+
+def repeat_rows(columns: Columns, count: int) -> Columns:
+    """`count` rows, repeated as needed; fewer where rows are so large that they would not fit."""
+    width = sum(int(np.prod(column.shape[1:], dtype=np.int64)) for column in columns.values())
+    wanted = max(1, min(count, _BULK_NUMBERS // max(1, width)))
+    places = np.arange(wanted) % count_rows(columns)
+    return {name: column[places] for name, column in columns.items()}
+
+
+def time_rows(runtime: Runtime, columns: Columns, calls: int, budget_s: float) -> list[float]:
+    """Seconds of calls with one row each, after a few that warm up; within the budget, three at least."""
+    count = count_rows(columns)
+    rows = [{name: column[row : row + 1] for name, column in columns.items()} for row in range(count)]
+    for call in range(_WARM_CALLS):
+        runtime.run(rows[call % count])
+    return _time(lambda call: runtime.run(rows[call % count]), calls, budget_s)
+
+
+def time_bulk(runtime: Runtime, columns: Columns, budget_s: float) -> list[float]:
+    """Seconds of calls with all rows, after one that warms up; within the budget, three at least."""
+    runtime.run(columns)
+    return _time(lambda call: runtime.run(columns), 50, budget_s)
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """Bytes of memory that a process (this one by default) holds; on macOS the most that this one ever held."""
+    try:
+        pages = int(Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1])
+    except OSError:
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return pages * resource.getpagesize()
+
+
+def _time(call: Callable[[int], object], calls: int, budget_s: float) -> list[float]:
+    times: list[float] = []
+    end = time.perf_counter() + budget_s
+    for number in range(calls):
+        start = time.perf_counter()
+        if number >= 3 and start > end:
+            break
+        call(number)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _fastest(times: list[float]) -> int:
+    """The first place whose time no later one beats clearly."""
+    best = 0
+    for place, seconds in enumerate(times):
+        if seconds < times[best] * _GAIN:
+            best = place
+    return best

@@ -1,0 +1,221 @@
+"""Builds a bundle from a converted model: proves it, samples it, measures it, describes it, seals it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cloche.bundle import golden as examples
+from cloche.bundle.bundle import CARD, GOLDEN, PROFILE, SBOM, Bundle
+from cloche.bundle.card import make_card
+from cloche.bundle.converters.base import Converted
+from cloche.bundle.folder import list_files, write_folder
+from cloche.bundle.golden import Golden, encode_golden
+from cloche.bundle.manifest import FORMAT, GoldenFacts, Lineage, Manifest, ParityFacts
+from cloche.bundle.measure import BULK_ROWS, Load, choose_threads, measure
+from cloche.bundle.parity import compare
+from cloche.bundle.profile import Holdout, encode_profile, make_profile, with_facts
+from cloche.bundle.quality import assess
+from cloche.bundle.rows import draw_rows
+from cloche.bundle.sbom import make_sbom
+from cloche.bundle.sign import Signer
+from cloche.core.errors import ConfigError, ConversionError, ModelError
+from cloche.core.reference import check_name
+from cloche.core.signature import Columns, count_rows, join_rows, take_rows
+from cloche.runtimes.base import Runtime, RuntimePlace, RuntimeSpec, load_runtime
+
+#: Drawn where no rows were given.
+_DRAWN_ROWS = 256
+#: Examples that are also run alone.
+_ALONE_ROWS = 16
+_NO_ROWS = "packed without rows: inputs were drawn, there is no profile and no baseline quality"
+_NO_LABELS = "packed without labels: there is no baseline quality"
+
+
+class PackOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A PackOptions is what may be said about a bundle beside its model and rows."""
+
+    #: How many golden examples are kept.
+    golden: int = examples.ROWS
+    #: How near answers must come: atol + rtol * |wanted|.
+    rtol: float = examples.RTOL
+    atol: float = examples.ATOL
+    licence: str | None = None
+    #: For whom the model is, and its limits; it goes into the card.
+    about: str | None = None
+
+
+def build(
+    converted: Converted,
+    *,
+    name: str,
+    y: Any = None,
+    folder: Path,
+    signer: Signer,
+    lineage: Lineage,
+    options: PackOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Write the bundle into the new folder and open it; `y` are the labels of all rows of `converted`.
+
+    `progress` hears, in a word or two, what is done next. Raises ConfigError (CL-E203 for the name, CL-E204
+    for labels that don't fit), ConversionError when the bundle does not answer as the original, ModelError.
+    """
+    options = options or PackOptions()
+    tell = progress or _silent
+    _check(converted, name, y, options)
+    load = _loader(converted)
+    given = converted.columns
+    columns = draw_rows(converted.signature, _DRAWN_ROWS) if given is None else given
+
+    tell("comparing with the original" if converted.reference else "running the rows")
+    runtime = load(converted.runtime, True)
+    try:
+        outputs = _run(runtime, columns, drawn=given is None)
+        parity = _prove(converted, outputs, options)
+        golden = _sample(converted, columns, outputs, options)
+        _check_alone(runtime, golden)
+    finally:
+        runtime.close()
+
+    tell("measuring quality")
+    quality: dict[str, float] | None = None
+    holdout: Holdout | None = None
+    if y is not None:
+        quality, holdout = assess(converted.task, converted.signature, outputs, y)
+    files = {**converted.files, GOLDEN: encode_golden(golden)}
+    if given is not None:
+        profile = make_profile(converted.signature, columns, outputs, holdout)
+        files[PROFILE] = encode_profile(profile)
+
+    tell("measuring speed")
+    spec = converted.runtime
+    if runtime.in_process:
+        spec = choose_threads(load, spec, columns)
+    measured = measure(
+        load,
+        spec,
+        columns,
+        size_bytes=sum(map(len, converted.files.values())),
+        original_bytes=converted.original_bytes,
+        original_row_s=converted.original_row_s,
+    )
+
+    manifest = Manifest(
+        format=FORMAT,
+        name=name,
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        task=converted.task,
+        framework=converted.framework,
+        description=converted.description,
+        signature=converted.signature if given is None else with_facts(converted.signature, columns),
+        runtime=spec,
+        requirements=converted.requirements,
+        golden=GoldenFacts(rows=count_rows(golden.inputs), rtol=options.rtol, atol=options.atol),
+        quality=quality,
+        rows=0 if given is None else count_rows(columns),
+        parity=parity,
+        measured=measured,
+        lineage=lineage,
+        licence=options.licence,
+        notes=_notes(given, y),
+        files=(),
+    )
+    files[CARD] = make_card(manifest, options.about).encode()
+    files[SBOM] = make_sbom(manifest, list_files(converted.files))
+    tell("sealing")
+    return write_folder(folder, manifest, files, signer)
+
+
+def _check(converted: Converted, name: str, y: Any, options: PackOptions) -> None:
+    check_name(name, "name of a model")
+    if converted.columns is None and y is not None:
+        raise ConfigError("there are labels but no rows", code="CL-E204", hint="give the rows they belong to")
+    if converted.columns is not None and count_rows(converted.columns) == 0:
+        raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
+    if y is not None and converted.columns is not None and len(y) != (rows := count_rows(converted.columns)):
+        raise ConfigError(f"there are {len(y)} labels for {rows} rows", code="CL-E204")
+    if options.golden < 1 or options.rtol < 0 or options.atol < 0:
+        raise ConfigError(
+            "golden examples and their tolerance can't be negative or none",
+            code="CL-E201",
+            hint=f"the defaults are {examples.ROWS}, {examples.RTOL:g} and {examples.ATOL:g}",
+        )
+
+
+def _loader(converted: Converted) -> Load:
+    files = converted.files
+
+    def load(spec: RuntimeSpec, bulk: bool) -> Runtime:
+        place = RuntimePlace(digest="0" * 64, bulk=bulk)
+        return load_runtime(spec, converted.signature, files.__getitem__, place)
+
+    return load
+
+
+def _run(runtime: Runtime, columns: Columns, *, drawn: bool) -> Columns:
+    """The answers to all rows, a chunk at a time."""
+    total = count_rows(columns)
+    try:
+        return join_rows(
+            [
+                runtime.run(take_rows(columns, start, min(start + BULK_ROWS, total)))
+                for start in range(0, total, BULK_ROWS)
+            ]
+        )
+    except ModelError as error:
+        if not drawn:
+            raise
+        raise ConversionError(
+            f"the model takes no rows drawn from its signature: {error.message}",
+            hint="give rows that it takes: cloche pack … --data FILE",
+        ) from error
+
+
+def _prove(converted: Converted, outputs: Columns, options: PackOptions) -> ParityFacts | None:
+    reference = converted.reference
+    if reference is None:
+        return None
+    rows = count_rows(reference)
+    found = compare(reference, take_rows(outputs, 0, rows), rtol=options.rtol, atol=options.atol)
+    return ParityFacts(rows=rows, max_difference=found.max_difference)
+
+
+def _sample(converted: Converted, columns: Columns, outputs: Columns, options: PackOptions) -> Golden:
+    """Golden examples out of the rows whose answers the original gave, where there was one."""
+    answers = converted.reference or outputs
+    answers = {field.name: answers[field.name] for field in converted.signature.outputs}
+    wanted = examples.fitting_rows({**columns, **outputs}, options.golden)
+    places = examples.sample_rows(answers, wanted)
+    return Golden(
+        inputs={field.name: columns[field.name][places] for field in converted.signature.inputs},
+        outputs={name: column[places] for name, column in answers.items()},
+        rtol=options.rtol,
+        atol=options.atol,
+    )
+
+
+def _check_alone(runtime: Runtime, golden: Golden) -> None:
+    """An example alone must get the answer that it got among others: requests are joined when served."""
+    few = examples.take(golden, _ALONE_ROWS)
+    alone = [runtime.run(take_rows(few.inputs, row, row + 1)) for row in range(count_rows(few.inputs))]
+    worst = examples.mismatch(few.outputs, join_rows(alone), rtol=few.rtol, atol=few.atol)
+    if worst is not None:
+        raise ConversionError(
+            f"the model answers a row differently when it comes alone: {worst}",
+            hint="an answer must depend on its own row only, since requests are answered together",
+        )
+
+
+def _notes(given: Mapping[str, Any] | None, y: Any) -> tuple[str, ...]:
+    if given is None:
+        return (_NO_ROWS,)
+    return (_NO_LABELS,) if y is None else ()
+
+
+def _silent(what: str) -> None:
+    pass
