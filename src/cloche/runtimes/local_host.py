@@ -52,7 +52,11 @@ class LocalHost:
     def __init__(self, socket_path: str, process: subprocess.Popen[bytes], leash: socket.socket) -> None:
         self.socket = socket_path
         self.pid = process.pid
+        self._process = process
         self._end = weakref.finalize(self, _end, process, leash, Path(socket_path).parent)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def close(self) -> None:
         """Ends the process; a second call does nothing. Called at the interpreter's end as well."""

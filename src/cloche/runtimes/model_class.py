@@ -30,8 +30,7 @@ class Parameter(msgspec.Struct, frozen=True):
     @property
     def as_list(self) -> bool:
         """Whether it is handed over as a Python list and not as a numpy array."""
-        origin = typing.get_origin(self.annotation) or self.annotation
-        return origin is list or (isinstance(origin, type) and issubclass(Sequence, origin))
+        return (typing.get_origin(self.annotation) or self.annotation) in (list, Sequence)
 
 
 class Call(msgspec.Struct, frozen=True):

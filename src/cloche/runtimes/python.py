@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
 from cloche.core.errors import BusyError, InputError, ModelError
 from cloche.core.signature import Columns, Signature, count_rows, join_rows, take_rows
@@ -35,12 +36,17 @@ class PythonRuntime:
 
     in_process = False
 
-    def __init__(self, signature: Signature, place: RuntimePlace, host: LocalHost | None = None) -> None:
+    def __init__(
+        self, signature: Signature, place: RuntimePlace, start: Callable[[], LocalHost] | None = None
+    ) -> None:
+        """`start`, where there are no hosts, makes one; it is called again when that one dies."""
         self._signature = signature
         self._digest = place.digest
         self._hosts = place.hosts
         self._timeout_s = place.timeout_s
-        self._host = host
+        self._start = start
+        self._starting = threading.Lock()
+        self._host: LocalHost | None = None
         self._current = 0
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
         self._lock = threading.Lock()
@@ -60,11 +66,14 @@ class PythonRuntime:
             return cls(signature, place)
         file, _ = split_entry(spec.entry)
         files = {name: read(name) for name in (file, *(name for name in spec.files if name != file))}
-        host = start_host(spec.entry, signature, files, place.digest)
-        hosted = RuntimePlace(
-            digest=place.digest, bulk=place.bulk, hosts=(host.socket,), timeout_s=place.timeout_s
-        )
-        return cls(signature, hosted, host)
+        runtime = cls(signature, place, lambda: start_host(spec.entry, signature, files, place.digest))
+        runtime._revive()
+        return runtime
+
+    @property
+    def host_pid(self) -> int | None:
+        """The process id of the host of its own; None where hosts are somebody else's."""
+        return self._host.pid if self._host is not None else None
 
     def run(self, columns: Columns) -> Columns:
         """All outputs of the signature.
@@ -93,8 +102,21 @@ class PythonRuntime:
             self._idle.clear()
         for connection in idle:
             connection.close()
-        if self._host is not None:
-            self._host.close()
+        with self._starting:
+            if self._host is not None:
+                self._host.close()
+
+    def _revive(self) -> None:
+        """Start a host of its own where that is how it runs and there is none."""
+        if self._start is None:
+            return
+        with self._starting:
+            if self._closed or (self._host is not None and self._host.is_alive()):
+                return
+            if self._host is not None:
+                self._host.close()
+            self._host = self._start()
+            self._hosts = (self._host.socket,)
 
     def _ask(self, tensors: tuple[Tensor, ...], body: bytes, rows: int) -> Columns:
         deadline_ns = time.monotonic_ns() + int(self._timeout_s * 1e9)
@@ -171,6 +193,7 @@ class PythonRuntime:
                     return Connection(path, max(left_s, 0.001))
                 except OSError:
                     self._next(path)
+            self._revive()
             if self._closed or deadline_ns - time.monotonic_ns() < _LOOK_S * 1e9:
                 raise BusyError("no process of the model's is up; it is being started", code="CL-E603")
             time.sleep(_LOOK_S)
