@@ -17,7 +17,7 @@ help:
 	@echo "make test-heavy   foreign clients, drills, long fuzzing"
 	@echo "make check        format, lint, types, layers"
 	@echo "make docs         the documentation, into site/"
-	@echo "make bench        the benchmarks, into docs/reference/benchmarks.md"
+	@echo "make bench        the benchmarks, into docs/reference/benchmarks.md (BENCH=--quick: a look)"
 	@echo "make lock         requirements/dev.txt anew, from requirements/dev.in and pyproject.toml"
 
 setup: $(READY)
@@ -50,7 +50,7 @@ docs: setup
 	$(BIN)/zensical build --clean --strict
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # The environment is left as it was: uv lives in one of its own.
 lock: setup
