@@ -1,0 +1,156 @@
+"""A serving worker, wired: `python -m cloche.app.worker FD` is what the supervisor starts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from cloche.bundle import golden
+from cloche.bundle.bundle import Bundle
+from cloche.core.errors import ClocheError
+from cloche.core.keys import KeyRecord
+from cloche.core.member import Member
+from cloche.core.signature import take_rows
+from cloche.core.units import Rate
+from cloche.engine.batcher import Batcher
+from cloche.engine.cache import Cache
+from cloche.engine.cost import CostLine, warm_up
+from cloche.engine.engine import Engine
+from cloche.engine.validate import OnInvalid
+from cloche.monitoring import log
+from cloche.monitoring.counters import DeploymentCounters
+from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
+from cloche.serving.guard import Guard, Policy
+from cloche.serving.http import App, Deployment
+from cloche.serving.keyring import FollowedKeys
+from cloche.serving.limits import RateLimiter
+from cloche.serving.pages import Pages
+from cloche.serving.protocols.base import Live, find_dialects
+from cloche.serving.state import WorkerState
+from cloche.serving.worker import serve
+
+
+class CacheConfig(msgspec.Struct, frozen=True):
+    """A CacheConfig is the size and the time to live of a deployment's cache."""
+
+    bytes: int
+    ttl_s: float | None = None
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A WorkerConfig is what `cloche up` hands to each of its workers."""
+
+    deployment: str
+    model: str
+    version: int
+    digest: str
+    bundle: str
+    deadline_s: float
+    on_invalid: OnInvalid
+    keys_required: bool
+    loopback: bool
+    max_body: int
+    database: str
+    cache: CacheConfig | None = None
+    limits: dict[str, Rate] = {}
+    hosts: tuple[str, ...] = ()
+    keys: tuple[KeyRecord, ...] = ()
+    trusted: tuple[str, ...] = ()
+
+    @property
+    def ref(self) -> str:
+        return f"{self.model}:{self.version}"
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Loaded is a version that has answered its golden examples and is warm."""
+
+    bundle: Bundle
+    runtime: Runtime
+    golden: golden.Golden
+    cost: CostLine
+
+
+def load(config: WorkerConfig) -> Loaded:
+    """Open, verify, load, check the golden examples, warm up. Raises ClocheError."""
+    bundle = Bundle.open(Path(config.bundle), config.trusted, digest=config.digest)
+    place = RuntimePlace(digest=config.digest, hosts=config.hosts, timeout_s=config.deadline_s)
+    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle.read, place)
+    golden.check(bundle, runtime)
+    examples = bundle.golden()
+    cost = warm_up(runtime.run, examples.inputs, bundle.signature, time.perf_counter)
+    return Loaded(bundle, runtime, examples, cost)
+
+
+def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerState, keys: FollowedKeys) -> App:
+    """The worker's ASGI callable; needs a running event loop."""
+    signature = loaded.bundle.signature
+    slot = member.slot
+    cache = None if config.cache is None else Cache(size=config.cache.bytes, ttl_s=config.cache.ttl_s)
+    engine = Engine(
+        signature,
+        loaded.runtime,
+        ref=config.ref,
+        digest=config.digest,
+        on_invalid=config.on_invalid,
+        cache=cache,
+    )
+    counters = DeploymentCounters(slot, config.deployment, str(config.version))
+    batcher = Batcher(engine, counters, loaded.cost, batch_s=config.deadline_s / 4)
+    live = Live(
+        deployment=config.deployment,
+        model=config.model,
+        version=config.version,
+        signature=signature,
+        platform=loaded.bundle.manifest.runtime.kind,
+        description=loaded.bundle.manifest.description,
+        examples=take_rows(loaded.golden.inputs, 0, 4),
+        is_ready=state.answers,
+    )
+    dialects = [dialect(live) for dialect in find_dialects()]
+    policy = Policy(keys_required=config.keys_required, loopback=config.loopback, limits=config.limits)
+    guard = Guard(policy, keys, RateLimiter(member.board, slot))
+    deployment = Deployment(live, engine, batcher, counters, deadline_s=config.deadline_s)
+    pages = Pages(live, dialects, member.board, state)
+    return App(deployment, dialects, guard, state, pages, max_body=config.max_body)
+
+
+async def _run(config: WorkerConfig, loaded: Loaded, member: Member) -> None:
+    state = WorkerState()
+    slot = member.slot
+
+    def refused(code: str) -> None:
+        slot.cells[slot.series(name="cloche_refused_total", reason=code)] += 1
+
+    state.refused = refused
+    keys = FollowedKeys(config.keys)
+    if config.keys_required or config.limits:
+        keys.follow(config.database)
+    app = build(config, loaded, member, state, keys)
+    await serve(member, app, state, deadline_s=config.deadline_s)
+
+
+def main() -> None:
+    member = Member.from_fd(int(sys.argv[1]))
+    logs = log.start(sys.stderr)
+    try:
+        config = msgspec.convert(member.config, WorkerConfig)
+        loaded = load(config)
+    except ClocheError as error:
+        sys.exit(member.fail(error))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(config, loaded, member))
+    loaded.runtime.close()
+    logs.stop()
+    sys.stderr.flush()
+    os._exit(0)  # a call into a model that never returns must not hold up the exit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The keys that a worker knows: handed over at its start, then followed in the store by a side thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from importlib import import_module
+
+from cloche.core.errors import ClocheError
+from cloche.core.keys import KeyRecord, KeyRing
+
+POLL_S = 0.25
+_log = logging.getLogger("cloche.keys")
+
+
+class FollowedKeys:
+    """FollowedKeys is a KeyRing that is replaced whole when the store says that something changed.
+
+    The store is polled, so that a revoked key is refused within a second; while it is out of reach the keys
+    that were known last go on.
+    """
+
+    def __init__(self, records: Iterable[KeyRecord]) -> None:
+        self._ring = KeyRing(records)
+        self._stop = threading.Event()
+
+    def __call__(self) -> KeyRing:
+        return self._ring
+
+    def follow(self, url: str) -> None:
+        """Start the side thread; it ends with the process or at `close`."""
+        threading.Thread(target=self._poll, args=(url,), name="keys", daemon=True).start()
+
+    def close(self) -> None:
+        self._stop.set()
+
+    def _poll(self, url: str) -> None:
+        # SQLAlchemy takes half a second to import: it is this thread's alone, and only where keys are needed
+        source = import_module("cloche.store.keys")
+        store = import_module("cloche.store.database").Store(url, create=False)
+        keys = source.Keys(store)
+        seen: int | None = None
+        while not self._stop.wait(POLL_S):
+            try:
+                revision = store.revision()
+                if revision != seen:
+                    self._ring = KeyRing(keys.load())
+                    seen = revision
+            except ClocheError as error:
+                _log.warning("the store can't be read; the keys known last go on: %s", error)

@@ -1,0 +1,117 @@
+"""What is not a prediction: health, metrics, the OpenAPI document and the page that shows it, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from importlib.resources import files
+from typing import Any, NoReturn, TypeAlias
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+
+from cloche.core.board import Board
+from cloche.core.errors import NotFoundError
+from cloche.monitoring import exposition
+from cloche.serving.docs import docs_page
+from cloche.serving.openapi import openapi_document
+from cloche.serving.protocols.base import Dialect, Live
+from cloche.serving.state import WorkerState
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_STATIC = {"docs.css": "text/css", "docs.js": "text/javascript"}
+#: Everything that a page may load comes from this server.
+_SECURE = {
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+class NotAllowedError(NotFoundError):
+    """The path is served, but not with this method."""
+
+    default_code = "CL-E306"
+
+    def __init__(self, message: str, allowed: Sequence[str]) -> None:
+        super().__init__(message, hint=f"use {' or '.join(allowed)}")
+        self.allowed = tuple(allowed)
+
+
+def not_allowed(allowed: Sequence[str]) -> NotAllowedError:
+    return NotAllowedError("this method is not allowed here", allowed)
+
+
+class Pages:
+    """Pages answers everything that takes no rows; raises NotFoundError for what it does not know."""
+
+    def __init__(self, live: Live, dialects: Sequence[Dialect], board: Board, state: WorkerState) -> None:
+        self._live = live
+        self._board = board
+        self._state = state
+        document = openapi_document(live, dialects)
+        self._openapi = msgspec.json.encode(document)
+        self._docs = docs_page(live)
+        routes: list[BaseRoute] = [
+            Route("/livez", self._alive, methods=["GET"]),
+            Route("/readyz", self._ready, methods=["GET"]),
+            Route("/v2/health/live", self._alive, methods=["GET"]),
+            Route("/v2/health/ready", self._ready, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/openapi.json", self._document, methods=["GET"]),
+            Route("/docs", self._page, methods=["GET"]),
+            *(Route(f"/docs/{name}", self._static, methods=["GET"]) for name in _STATIC),
+        ]
+        for dialect in dialects:
+            routes.extend(dialect.routes())
+        self.routes = routes
+        self._router = Router(routes, redirect_slashes=False)
+        self._static_files = {
+            name: files("cloche.serving").joinpath("static", name).read_bytes() for name in _STATIC
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            # with "app" in its scope Starlette raises what it would else answer in words of its own
+            await self._router({**scope, "app": self}, receive, send)
+        except HTTPException as error:
+            self._explain(error, scope)
+
+    def _explain(self, error: HTTPException, scope: Scope) -> NoReturn:
+        if error.status_code == 405:
+            allow = (error.headers or {}).get("Allow", "GET")
+            raise not_allowed(sorted(allow.split(", "))) from None
+        path: str = scope["path"]
+        if path.startswith(("/predict/", "/v2/models/")):
+            raise NotFoundError(
+                f"nothing live answers at {path[:120]}",
+                code="CL-E305",
+                hint=f"{self._live.deployment} is live, with {self._live.ref}",
+            ) from None
+        raise NotFoundError(f"there is nothing at {path[:120]}", code="CL-E304", hint="see /docs") from None
+
+    async def _alive(self, request: Request) -> Response:
+        return Response(status_code=200)
+
+    async def _ready(self, request: Request) -> Response:
+        return Response(status_code=200 if self._state.answers() else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        body, media_type = exposition.render(self._board, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": media_type})
+
+    async def _document(self, request: Request) -> Response:
+        return Response(self._openapi, media_type="application/json")
+
+    async def _page(self, request: Request) -> Response:
+        return Response(self._docs, media_type="text/html", headers=_SECURE)
+
+    async def _static(self, request: Request) -> Response:
+        name = request.url.path.rpartition("/")[2]
+        headers = {**_SECURE, "cache-control": "max-age=3600"}
+        return Response(self._static_files[name], media_type=_STATIC[name], headers=headers)

@@ -1,0 +1,85 @@
+"""What a dialect is: one wire protocol for predictions, a file each, found through an entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+from starlette.routing import Route
+
+from cloche.core.errors import ClocheError
+from cloche.core.signature import Columns, Signature
+from cloche.engine.validate import Flag
+
+GROUP = "cloche.dialects"
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+#: Elements that one request may hold, over all of its tensors.
+MOST_ELEMENTS = 16_000_000
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """Live is what a dialect may know of the version that answers: names, signature, an example."""
+
+    deployment: str
+    model: str
+    version: int
+    signature: Signature
+    #: `onnx`, `python`: the kind of its runtime.
+    platform: str
+    description: str
+    #: A few real rows that the model was packed with.
+    examples: Columns
+    #: Whether the worker answers now.
+    is_ready: Callable[[], bool]
+
+    @property
+    def ref(self) -> str:
+        return f"{self.model}:{self.version}"
+
+
+class Answer(NamedTuple):
+    """An Answer is what goes on the wire."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Dialect(Protocol):
+    """A Dialect turns a body into columns and outputs into a body, for one live version."""
+
+    name: str
+
+    def __init__(self, live: Live) -> None: ...
+
+    def paths(self) -> Sequence[str]:
+        """The paths that take a POST of rows."""
+        ...
+
+    def routes(self) -> Sequence[Route]:
+        """What else the protocol answers (metadata, readiness); the guard stands before these as well."""
+        ...
+
+    def decode(self, body: bytes, headers: Mapping[bytes, bytes]) -> tuple[Columns, Any]:
+        """The columns of a body, of the signature's types, and what `encode` must know of the request.
+
+        That second thing (one row or many, an id, binary outputs) is the dialect's own. InputError where the
+        form or a type is wrong.
+        """
+        ...
+
+    def encode(self, outputs: Columns, flags: tuple[Flag, ...], wants: Any, prediction_id: str) -> Answer: ...
+
+    def problem(self, error: ClocheError, request_id: str) -> Answer: ...
+
+    def openapi(self) -> Mapping[str, Any]:
+        """The OpenAPI path items of `paths` and `routes`."""
+        ...
+
+
+def find_dialects() -> list[type[Dialect]]:
+    """Every dialect that is installed, by name."""
+    return [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]

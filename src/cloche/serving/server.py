@@ -1,0 +1,140 @@
+"""The HTTP server: uvicorn's protocol on inherited sockets, with limits of ours; the seam to another server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+HEADER_BYTES = 16 * 1024
+HEADER_FIELDS = 100
+URL_BYTES = 8 * 1024
+HEADER_S = 10.0
+#: A body must come at this rate once it is ten seconds old.
+BODY_BYTES_PER_S = 1024
+MOST_CONNECTIONS = 4096
+BACKLOG = 1024
+
+
+class Connection(HttpToolsProtocol):
+    """A Connection is one client's, with bounds on the size and slowness of what it sends."""
+
+    _came = 0  # bytes of the request that is being read
+    _since = 0.0  # when it began; 0.0 between requests
+    _in_head = True
+    _refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = time.monotonic()
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._refuse(503, b"too many connections")
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._since == 0.0:
+            self._since = time.monotonic()
+        self._came += len(data)
+        super().data_received(data)
+        if self._in_head and self._came > HEADER_BYTES:
+            self._refuse(431, b"the headers are larger than 16 KiB")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._came > HEADER_BYTES:  # a head that came in one piece, or a small one with its body
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > HEADER_BYTES:
+                self._refuse(431, b"the headers are larger than 16 KiB")
+        if len(self.headers) > HEADER_FIELDS:
+            self._refuse(431, b"more than 100 header fields")
+        if len(self.url) > URL_BYTES:
+            self._refuse(414, b"the path is longer than 8 KiB")
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._came = 0
+        self._since = 0.0
+        self._in_head = True
+        if not self._refused:
+            super().on_message_complete()
+
+    def is_too_slow(self, now: float) -> bool:
+        """Whether a request has been coming for too long."""
+        age = now - self._since if self._since else 0.0
+        if age <= HEADER_S:
+            return False
+        return self._in_head or self._came < age * BODY_BYTES_PER_S
+
+    def refuse_slow(self) -> None:
+        self._refuse(408, b"the request came too slowly")
+
+    def _refuse(self, status: int, words: bytes) -> None:
+        self._refused = True
+        if not self.transport.is_closing():
+            head = b"content-type: text/plain\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(words)
+            self.transport.write(STATUS_LINE[status] + head + words)
+            self.transport.close()
+
+
+class Server:
+    """A Server accepts on sockets that it was given and does not own."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], sockets: list[socket.socket]) -> None:
+        self._config = uvicorn.Config(
+            app, interface="asgi3", ws="none", lifespan="off", log_config=None, access_log=False,
+            server_header=False, timeout_keep_alive=75,
+        )  # fmt: skip
+        self._config.load()
+        self._state = ServerState()
+        self._sockets = sockets
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.tick()
+        for listening in self._sockets:
+            server = await loop.create_server(self._protocol, sock=listening, backlog=BACKLOG)
+            self._servers.append(server)
+
+    def _protocol(self) -> Connection:
+        return Connection(self._config, self._state, {})
+
+    @property
+    def connections(self) -> int:
+        return len(self._state.connections)
+
+    def tick(self) -> None:
+        """Once a second: the Date header, and requests that come too slowly."""
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        now = time.monotonic()
+        for connection in list(self._state.connections):
+            if isinstance(connection, Connection) and connection.is_too_slow(now):
+                connection.refuse_slow()
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more, let what is in flight finish (at most `grace_s`), close."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        tasks: set[asyncio.Task[Any]] = set(self._state.tasks)
+        if tasks:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait(tasks, timeout=grace_s)
+        for connection in list(self._state.connections):
+            connection.transport.close()
+        await asyncio.sleep(0)

@@ -1,0 +1,49 @@
+"""Where a worker is in its life, as its answers show it: readiness, draining, connections to give away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from cloche.core.board import Board, Head, Role, Slot, State
+
+#: Connections above the fair share that are let be: a few more cost less than closing them.
+_SLACK = 4
+
+
+class WorkerState:
+    """A WorkerState is read at each answer and changed by the worker's own events only."""
+
+    def __init__(self) -> None:
+        self.is_ready = False
+        self.is_draining = False
+        #: Kept-alive connections that are more than this worker's share: so many answers close theirs.
+        self.excess = 0
+        #: Counts a request that was refused before it reached a model, by the error's code.
+        self.refused: Callable[[str], None] | None = None
+
+    def answers(self) -> bool:
+        return self.is_ready and not self.is_draining
+
+    def closes_next(self) -> bool:
+        """Whether the next answer closes its connection."""
+        if self.is_draining:
+            return True
+        if self.excess > 0:
+            self.excess -= 1
+            return True
+        return False
+
+    def share(self, board: Board, slot: Slot, connections: int) -> None:
+        """Write the number of open connections to the board and see whether they are more than a fair share."""
+        slot.set(Head.CONNECTIONS, connections)
+        ready = [
+            number
+            for number in board.heads(Role.WORKER)
+            if board.head(number, Head.STATE) == State.READY and board.is_beating(number)
+        ]
+        if len(ready) < 2:
+            self.excess = 0
+            return
+        fair = math.ceil(sum(board.head(number, Head.CONNECTIONS) for number in ready) / len(ready))
+        self.excess = max(0, connections - fair) if connections - fair > max(_SLACK, fair // 10) else 0
