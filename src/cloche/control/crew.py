@@ -9,6 +9,7 @@ import socket
 
 from cloche.control.adopt import control_path
 from cloche.control.children import Child, backoff_s, describe_exit
+from cloche.control.listeners import shut
 from cloche.control.log import say
 from cloche.control.wish import Group, Wish
 from cloche.core.board import Board, Head, Slot, State
@@ -18,6 +19,7 @@ from cloche.core.member import BEAT_S
 _STEADY_S = 10.0  # a child that was ready for so long starts its seat's count of failures anew
 _TRIES = 4  # at the first start
 _NO_PIDFD_S = 0.2  # how often to look where the kernel does not tell of a death
+_LAST_LOOK_S = 0.1  # for workers to take what is queued, once nothing new is let in
 _HOSTS_S = 10.0  # for hosts to end, once no worker can call them
 
 
@@ -58,6 +60,7 @@ class Crew:
         self._listeners = listeners
         self._started = False
         self._stop_by: float | None = None
+        self._shut_at = 0.0
         self._hosts_asked = False
         self._seats: list[Seat] = []
         for group in wish.groups:
@@ -94,7 +97,7 @@ class Crew:
         if any(child.pidfd is None for _, child in self._taken()):
             waits.append(_NO_PIDFD_S)
         if self._stop_by is not None:
-            waits.append(self._stop_by - now)
+            waits += [self._stop_by - now, *([self._shut_at - now] if self._listeners else [])]
         return max(0.0, min(waits))
 
     def hear(self, child: Child) -> None:
@@ -111,8 +114,12 @@ class Crew:
         return not self._taken()
 
     def drain(self, now: float) -> None:
-        """Ask the workers to finish and end, then the hosts; what never served is killed."""
-        self._stop_by = now + self._wish.lame_duck_s + self._wish.drain_s
+        """Ask the workers to finish and end, then the hosts; what never served is killed.
+
+        The sockets take connections until the lame duck is over.
+        """
+        self._shut_at = now + self._wish.lame_duck_s
+        self._stop_by = self._shut_at + self._wish.drain_s
         for seat, child in self._taken():
             if seat.ready_at is None:
                 child.signal(signal.SIGKILL)
@@ -125,6 +132,9 @@ class Crew:
             child.signal(signal.SIGKILL)
 
     def _go_on_draining(self, now: float, stop_by: float) -> None:
+        if now >= self._shut_at:
+            while self._listeners:
+                shut(self._listeners.pop())
         if not self._hosts_asked and all(seat.group.kind == "host" for seat, _ in self._taken()):
             self._hosts_asked = True
             self._stop_by = now + _HOSTS_S
@@ -149,7 +159,7 @@ class Crew:
             "control": str(control_path(self._wish.runtime, seat.slot)),
             "digest": self._wish.digest,
             "orphan_s": self._wish.orphan_s,
-            "lame_duck_s": self._wish.lame_duck_s,
+            "lame_duck_s": self._wish.lame_duck_s + _LAST_LOOK_S,
             "config": seat.config,
         }
         listeners = self._listeners if seat.group.sockets else []

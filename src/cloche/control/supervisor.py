@@ -102,10 +102,6 @@ class Supervisor:
     def _begin_stop(self, exit_code: int) -> None:
         self._exit_code = exit_code
         say("draining", "stopping: what is in flight is finished first (Ctrl-C again stops at once)")
-        # the workers have the sockets too: they close for good when the last worker stops accepting,
-        # so that no connection is taken in that nobody would answer
-        for listener in self._listeners:
-            listener.close()
         self._crew.drain(time.monotonic())
 
     def _announce(self) -> None:
