@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from starlette.routing import Route
 
 from cloche.core.errors import ClocheError, InputError
-from cloche.core.signature import Array, Columns, Field
+from cloche.core.signature import Columns
 from cloche.engine.validate import Flag
 from cloche.serving.problems import headers_of, problem_body, status_of
 from cloche.serving.protocols.base import Answer, Live
@@ -29,7 +29,10 @@ class ClocheDialect:
         self._live = live
         self._reader = RowReader(live.signature)
         self._encode = msgspec.json.Encoder().encode
-        self._outputs = [_output(field) for field in live.signature.outputs]
+        #: (output, the names of its columns where it holds a number a class)
+        self._outputs = [
+            (field.name, field.classes if len(field.shape) == 2 else None) for field in live.signature.outputs
+        ]
 
     def paths(self) -> Sequence[str]:
         return [f"/predict/{self._live.deployment}"]
@@ -49,17 +52,21 @@ class ClocheDialect:
         return self._reader.read(body)
 
     def encode(self, outputs: Columns, flags: tuple[Flag, ...], wants: bool, prediction_id: str) -> Answer:
-        columns = [(name, as_python(outputs[name])) for name, as_python in self._outputs]
-        names = [name for name, _ in columns]
-        predictions = [dict(zip(names, row, strict=True)) for row in zip(*(c for _, c in columns), strict=True)]
         body: dict[str, Any] = {"model": self._live.ref, "prediction_id": prediction_id}
         if wants:
-            body["prediction"] = predictions[0]
+            body["prediction"] = {
+                name: _named(outputs[name].tolist()[0], classes) for name, classes in self._outputs
+            }
         else:
-            body["predictions"] = predictions
+            body["predictions"] = self._predictions(outputs)
         if flags:
             body["flags"] = flags
         return Answer(200, [_JSON], self._encode(body))
+
+    def _predictions(self, outputs: Columns) -> list[dict[str, Any]]:
+        columns = [[_named(value, classes) for value in outputs[name].tolist()] for name, classes in self._outputs]
+        names = [name for name, _ in self._outputs]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def problem(self, error: ClocheError, request_id: str) -> Answer:
         return Answer(status_of(error), [_PROBLEM, *headers_of(error)], problem_body(error, request_id))
@@ -68,12 +75,9 @@ class ClocheDialect:
         return {self.paths()[0]: {"post": _operation(self._live)}}
 
 
-def _output(field: Field) -> tuple[str, Callable[[Array], list[Any]]]:
-    """An output's name and how its rows become JSON: probabilities by the name of their class."""
-    if field.classes is not None and len(field.shape) == 2:
-        classes = field.classes
-        return field.name, lambda array: [dict(zip(classes, row, strict=True)) for row in array.tolist()]
-    return field.name, lambda array: cast(list[Any], array.tolist())
+def _named(value: Any, classes: tuple[str, ...] | None) -> Any:
+    """A row of probabilities by the names of their classes; any other value as it is."""
+    return value if classes is None else dict(zip(classes, value, strict=True))
 
 
 def _operation(live: Live) -> dict[str, Any]:
