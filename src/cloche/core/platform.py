@@ -7,15 +7,17 @@ import os
 import socket
 import stat
 import struct
-import sys
 from pathlib import Path
 
 from cloche.core.errors import RefusedError
 
+#: Linux tells of processes here.
+_PROC = Path("/proc/self/stat")
+
 
 def peer_uid(connection: socket.socket) -> int:
     """The user id at the other end of a unix socket."""
-    if sys.platform == "linux":
+    if hasattr(socket, "SO_PEERCRED"):
         size = struct.calcsize("3i")
         _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
         return int(uid)
@@ -37,7 +39,7 @@ def is_alive(pid: int, start: int) -> bool:
     """Whether the process that had `start` at `pid` still runs (a zombie does not)."""
     if pid <= 0:
         return False
-    if sys.platform == "linux":
+    if _PROC.exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
