@@ -162,8 +162,8 @@ def _not_toml(error: Exception, text: str, shown: str) -> ConfigError:
 
 
 def _all_wrong(reader: Reader) -> ConfigError:
-    """One error for all problems, in the order they were met: the file's by line, then the others."""
-    problems = reader.problems
+    """One error for all problems: the file's by line, then those of variables and flags."""
+    problems = sorted(reader.problems, key=lambda problem: (problem.line is None, problem.line or 0))
     details: list[dict[str, Any]] = [msgspec.to_builtins(problem) for problem in problems]
     code = "CL-E202" if all(problem.code == "CL-E202" for problem in problems) else "CL-E201"
     first = problems[0]

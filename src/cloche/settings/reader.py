@@ -23,12 +23,20 @@ DATA_VARIABLE = "CLOCHE_DATA"
 _OTHERS = (DATA_VARIABLE, "CLOCHE_DEBUG")
 
 
+class Where(msgspec.Struct, frozen=True):
+    """A Where is the place that a value was given at; the line is the file's, None for others."""
+
+    text: str
+    line: int | None = None
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """A Problem is one thing that is wrong with what was given for a key, and where that stands."""
 
     code: str
     key: str
     where: str
+    line: int | None
     message: str
     hint: str | None
 
@@ -41,16 +49,17 @@ class Reader:
         self._environ = environ
         self._values: dict[Place, Any] = {}
         #: Where each key and table was given, with the tables that hold it.
-        self._where: dict[Place, str] = {}
+        self._where: dict[Place, Where] = {}
 
     def read_file(self, text: str, shown: str, base: Path) -> None:
         """Take all of a TOML text; ValueError (and RecursionError) when it is not TOML."""
         content = tomllib.loads(text)
         lines = find_lines(text)
 
-        def where(place: Place) -> str:
+        def where(place: Place) -> Where:
             line = next(lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines)
-            return f"{shown}:{line}" + (f"  [{'.'.join(place[:-1])}]" if place[1:] else "")
+            table = f"  [{'.'.join(place[:-1])}]" if place[1:] else ""
+            return Where(f"{shown}:{line}{table}", line)
 
         self._walk((), content, where, base)
 
@@ -65,17 +74,18 @@ class Reader:
             for length in range(1, len(parts) + 1):
                 known = named.get(PREFIX + "__".join(parts[:length]))
                 place = known if known is not None else (*place, parts[length - 1].lower())
-            self._take_text(place, self._environ[variable], f"variable {variable}", base)
+            self._take_text(place, self._environ[variable], Where(f"variable {variable}"), base)
         if data := self._environ.get(DATA_VARIABLE):
-            self._take_text(("project", "data"), data, f"variable {DATA_VARIABLE}", base)
+            self._take_text(("project", "data"), data, Where(f"variable {DATA_VARIABLE}"), base)
 
     def read_flags(self, flags: Mapping[str, object], base: Path) -> None:
         """Take what was said on the command line, by path of key; None is nothing said."""
+        where = Where("command line")
         for path, value in flags.items():
             if isinstance(value, str):
-                self._take_text(tuple(path.split(".")), value, "command line", base)
+                self._take_text(tuple(path.split(".")), value, where, base)
             elif value is not None:
-                self._walk(tuple(path.split(".")), value, lambda _: "command line", base)
+                self._walk(tuple(path.split(".")), value, lambda _: where, base)
 
     def value(self, *place: str) -> Any:
         """What was given, else the default, parsed; None where there is neither."""
@@ -103,10 +113,10 @@ class Reader:
     def blame(self, place: Place, message: str, hint: str | None, *, code: str = "CL-E201") -> None:
         """Note a problem at the place, or at the nearest table around it that was given."""
         around = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in self._where), ())
-        where = self._where.get(around, "")
+        where = self._where.get(around, Where(""))
         self._problem(place, where, message, hint, code)
 
-    def _walk(self, place: Place, value: object, where: Callable[[Place], str], base: Path) -> None:
+    def _walk(self, place: Place, value: object, where: Callable[[Place], Where], base: Path) -> None:
         key = find_key(place)
         if key is not None:
             self._take(place, key, value, where(place), base)
@@ -121,7 +131,7 @@ class Reader:
             for name, inner in value.items():
                 self._walk((*place, name), inner, where, base)
 
-    def _accepts_name(self, place: Place, where: Callable[[Place], str]) -> bool:
+    def _accepts_name(self, place: Place, where: Callable[[Place], Where]) -> bool:
         if len(place) != 2 or place[0] != "online":
             return True
         try:
@@ -131,7 +141,7 @@ class Reader:
             return False
         return True
 
-    def _take_text(self, place: Place, text: str, where: str, base: Path) -> None:
+    def _take_text(self, place: Place, text: str, where: Where, base: Path) -> None:
         """Take a value that was written where all is text: `9000` and `true` may be meant as such."""
         key = find_key(place)
         if key is None:
@@ -151,7 +161,7 @@ class Reader:
             return error
         return None
 
-    def _take(self, place: Place, key: Key, value: object, where: str, base: Path) -> None:
+    def _take(self, place: Place, key: Key, value: object, where: Where, base: Path) -> None:
         self._note(place, where)
         try:
             if place[-2:-1] == ("limits",):
@@ -176,7 +186,7 @@ class Reader:
                 raise ConfigError(f"the file {target!r} can't be read", hint="check its path") from None
         return value
 
-    def _unknown(self, place: Place, where: str) -> None:
+    def _unknown(self, place: Place, where: Where) -> None:
         table = next((place[:n] for n in range(len(place) - 1, -1, -1) if _is_table(place[:n])), ())
         wrong = place[len(table)]
         known = {key.place[len(table)] for key in KEYS if _fits(table, key.place) and len(key.place) > len(table)}
@@ -186,14 +196,16 @@ class Reader:
             hint = f"{'.'.join(place[: len(table) + 1])} is a value, not a table"
         self._problem(place, where, "there is no such setting", hint, "CL-E202")
 
-    def _note(self, place: Place, where: str) -> None:
+    def _note(self, place: Place, where: Where) -> None:
         for length in range(1, len(place)):
             self._where.setdefault(place[:length], where)
         self._where[place] = where
 
-    def _problem(self, place: Place, where: str, message: str, hint: str | None, code: str = "CL-E201") -> None:
+    def _problem(self, place: Place, where: Where, message: str, hint: str | None, code: str = "CL-E201") -> None:
         key = ".".join(place)
-        self.problems.append(Problem(code=code, key=key, where=where, message=message, hint=hint))
+        self.problems.append(
+            Problem(code=code, key=key, where=where.text, line=where.line, message=message, hint=hint)
+        )
 
 
 def find_key(place: Place) -> Key | None:

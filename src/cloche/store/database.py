@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, inspect, make_url, select, update
 from sqlalchemy.engine import URL
@@ -31,10 +32,13 @@ class Store:
     def __init__(self, url: str, *, create: bool = True, clock: Callable[[], float] = time.time) -> None:
         parsed = _parse(url)
         if not create and parsed.get_backend_name() == "sqlite" and not _file_exists(parsed):
-            parsed = parsed.set(database=None)
+            parsed = URL.create("sqlite")
         self.url = parsed.render_as_string(hide_password=True)
         self.now = clock
         self._engine = _make_engine(parsed)
+        # On SQLite every transaction is one view; PostgreSQL wants to be asked.
+        is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._reads: dict[str, Any] = {} if is_sqlite else {"isolation_level": "REPEATABLE READ"}
         try:
             self._prepare()
         except BaseException:
@@ -57,7 +61,7 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """One consistent view; nothing that is written in it is kept."""
         with _explained(self), self._engine.connect() as connection:
-            yield connection
+            yield connection.execution_options(**self._reads)
 
     @contextmanager
     def change(self) -> Iterator[Connection]:

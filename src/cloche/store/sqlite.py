@@ -40,7 +40,7 @@ def make_engine(url: URL) -> Engine:
     module, journal = choose_module()
     in_memory = url.database in (None, "", ":memory:")
     if not in_memory:
-        Path(str(url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(Path(str(url.database)).parent)
     engine = create_engine(
         url,
         module=module,
@@ -66,6 +66,17 @@ def make_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BusyError(
+            f"the folder {folder} can't be made: {error.strerror}",
+            code="CL-E606",
+            hint="choose another data folder: CLOCHE_DATA, or data under [project]",
+        ) from None
 
 
 def check_file(connection: Connection) -> None:
