@@ -1,0 +1,118 @@
+"""`cloche models`, `alias` and `diff`: what the registry holds, and moving a name in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from cloche.bundle.diff import diff as compare
+from cloche.cli.here import open_here
+from cloche.cli.portrait import describe, difference, signature_table
+from cloche.cli.terminal import Terminal, moment, pairs, table
+from cloche.core.units import format_size
+from cloche.registry import ModelVersion
+
+_Terminal = Annotated[Terminal, Parameter(parse=False)]
+
+
+def ls(model: str | None = None, /, *, terminal: _Terminal) -> None:
+    """List models and their versions.
+
+    Parameters
+    ----------
+    model
+        Only the versions of this one.
+    """
+    with open_here(terminal) as project:
+        versions = project.registry.list(model)
+    rows = [
+        [
+            version,
+            version.framework,
+            format_size(version.size_bytes),
+            ",".join(version.aliases),
+            moment(version.created),
+        ]
+        for version in versions
+    ]
+    header = ["VERSION", "FRAMEWORK", "SIZE", "ALIASES", "CREATED"]
+    terminal.answer("ModelVersionList", {"items": [_shown(version) for version in versions]}, table(header, rows))
+    if not versions:
+        terminal.note("nothing is packed yet; begin with  cloche pack MODEL --name NAME")
+
+
+def show(reference: str, /, *, terminal: _Terminal) -> None:
+    """Show one version: signature, quality, size, speed.
+
+    Parameters
+    ----------
+    reference
+        fraud:3, fraud@champion, or fraud for its highest version.
+    """
+    with open_here(terminal) as project:
+        version = project.registry.resolve(reference)
+        bundle = project.open_version(version)
+    facts = {"model": version, "aliases": ", ".join(version.aliases) or "none", "digest": bundle.digest}
+    terminal.answer(
+        "ModelVersion",
+        {
+            "reference": str(version),
+            "digest": bundle.digest,
+            "aliases": version.aliases,
+            "manifest": bundle.manifest,
+        },
+        [*pairs(facts | describe(bundle.manifest)), "", *signature_table(bundle.signature)],
+    )
+
+
+def alias(reference: str, name: str, /, *, terminal: _Terminal) -> None:
+    """Point an alias at a version.
+
+    Parameters
+    ----------
+    reference
+        The version, as in fraud:3.
+    name
+        The alias, as in champion.
+    """
+    with open_here(terminal, create=True) as project:
+        version = project.registry.resolve(reference)
+        before = project.registry.set_alias(reference, name)
+    value = {
+        "alias": f"{version.model}@{name}",
+        "now": str(version),
+        "before": None if before is None else str(before),
+    }
+    was = "" if before is None else f" (was {before}; undo it with  cloche alias {before} {name})"
+    terminal.answer("Alias", value, [f"{version.model}@{name} is now {version}{was}"])
+
+
+def diff(before: str, after: str, /, *, terminal: _Terminal) -> None:
+    """Compare two versions: signature, quality, profile, size, speed.
+
+    Parameters
+    ----------
+    before
+        A version, as in fraud:2.
+    after
+        Another, as in fraud:3.
+    """
+    with open_here(terminal) as project:
+        old, new = (project.open(which) for which in (before, after))
+    found = compare(old, new)
+    terminal.answer("Diff", {"diff": found}, difference(found))
+
+
+def _shown(version: ModelVersion) -> dict[str, Any]:
+    return {
+        "reference": str(version),
+        "model": version.model,
+        "version": version.version,
+        "digest": version.digest,
+        "framework": version.framework,
+        "size_bytes": version.size_bytes,
+        "metrics": version.metrics,
+        "aliases": version.aliases,
+        "created": moment(version.created),
+    }

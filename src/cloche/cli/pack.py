@@ -1,0 +1,85 @@
+"""`cloche pack`: turn a model into a bundle and register it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cloche.app.local import pack_into
+from cloche.bundle.golden import ATOL, ROWS, RTOL
+from cloche.bundle.pack import PackOptions
+from cloche.bundle.rows import read_table
+from cloche.cli.here import open_here
+from cloche.cli.portrait import describe
+from cloche.cli.terminal import Terminal, pairs
+
+
+def pack(
+    model: str,
+    /,
+    *,
+    name: str,
+    data: Path | None = None,
+    label: str | None = None,
+    trust_pickle: bool = False,
+    code: list[str] | None = None,
+    requirement: list[str] | None = None,
+    golden: int = ROWS,
+    rtol: float = RTOL,
+    atol: float = ATOL,
+    about: str | None = None,
+    licence: str | None = None,
+    terminal: Annotated[Terminal, Parameter(parse=False)],
+) -> None:
+    """Turn a model into a bundle and register it.
+
+    Parameters
+    ----------
+    model
+        A file (model.onnx, or model.joblib with --trust-pickle) or a class (sentiment.py:Sentiment).
+    name
+        The model's name; this becomes its next version.
+    data
+        Rows that it was not trained on: .parquet, .csv or .jsonl.
+    label
+        The column of the data that holds the truth.
+    trust_pickle
+        Read a .pkl or .joblib file, which can run code, in a process without network.
+    code
+        A file that travels with a class; may be given more than once.
+    requirement
+        A package that a class needs, as in "nltk>=3.9"; may be given more than once.
+    golden
+        How many examples are kept and run again at each load.
+    rtol
+        How near an answer must be to the original's: atol + rtol * |original|.
+    atol
+        See rtol.
+    about
+        What it is for and where its limits are; goes into the model card.
+    licence
+        The model's licence; goes into the manifest.
+    """
+    X, y = (None, None) if data is None else read_table(data, label)
+    with open_here(terminal, create=True) as project:
+        bundle = pack_into(
+            project,
+            model,
+            X,
+            y,
+            name=name,
+            options=PackOptions(golden=golden, rtol=rtol, atol=atol, about=about, licence=licence),
+            code=None if code is None else tuple(code),
+            requirements=tuple(requirement or ()),
+            trust_pickle=trust_pickle,
+            progress=terminal.note,
+        )
+    head = {"model": f"{bundle.reference}  sha256 {bundle.digest[:12]}"}
+    terminal.answer(
+        "ModelVersion",
+        {"reference": bundle.reference, "digest": bundle.digest, "manifest": bundle.manifest},
+        pairs(head | describe(bundle.manifest)),
+    )
+    terminal.note(f"next  cloche up {bundle.reference}")

@@ -1,0 +1,94 @@
+"""Bundles in words: what `pack`, `models show` and `diff` print of them."""
+
+from __future__ import annotations
+
+from cloche.bundle.diff import BundleDiff
+from cloche.bundle.manifest import Manifest, Measured
+from cloche.cli.terminal import table
+from cloche.core.signature import Field, Signature
+from cloche.core.units import format_duration, format_size
+
+#: More than this of a column's categories does not fit beside its type.
+_SEEN_WIDTH = 60
+#: The farthest columns of a comparison; the rest is in `--json`.
+_SHIFTS = 10
+
+
+def describe(what: Manifest) -> dict[str, str]:
+    """The facts of a bundle, name -> words."""
+    cost, runtime = what.measured, what.runtime
+    quality = ", ".join(f"{name} {value:.4g}" for name, value in (what.quality or {}).items())
+    parity = "not compared: the file is its own original"
+    if what.parity is not None:
+        parity = f"same answers on {what.parity.rows:,} rows (largest difference {what.parity.max_difference:.2g})"
+    facts = {
+        "framework": f"{what.framework}, {what.description}",
+        "parity": parity,
+        **(_costs(cost) if cost is not None else {}),
+        "runtime": f"{runtime.kind}, threads: {runtime.threads} for a row, {runtime.bulk_threads} in bulk",
+        "quality": quality or "not measured",
+        "packed": f"{what.created}, {what.rows:,} rows, {what.golden.rows} golden examples",
+    }
+    return facts | {f"note {number}": note for number, note in enumerate(what.notes, 1)}
+
+
+def signature_table(signature: Signature) -> list[str]:
+    """One line a field: which way, name, type, shape, and what the data showed of it."""
+    rows = [["in", *_field(field)] for field in signature.inputs]
+    rows += [["out", *_field(field)] for field in signature.outputs]
+    return table(["WAY", "FIELD", "TYPE", "SHAPE", "SEEN"], rows)
+
+
+def difference(found: BundleDiff) -> list[str]:
+    """What changed, a line each; one line when nothing did."""
+    if found.same:
+        return [f"{found.before} and {found.after} are the same bundle"]
+    numbers = [
+        [kind, name, _number(name, before), _number(name, after), _change(before, after)]
+        for kind, measured in (("quality", found.quality), ("cost", found.costs))
+        for name, (before, after) in measured.items()
+    ]
+    numbers += [
+        ["profile", shift.column, "", "", f"moved {shift.distance:.3f}"] for shift in found.profile[:_SHIFTS]
+    ]
+    signature = [f"signature: {change}" for change in found.signature] or ["signature: the same"]
+    return [*signature, *found.other, "", *table(["", "WHAT", found.before, found.after, "CHANGE"], numbers)]
+
+
+def _costs(cost: Measured) -> dict[str, str]:
+    original = f" (the original: {format_duration(cost.original_row_s)})" if cost.original_row_s else ""
+    return {
+        "size": f"{format_size(cost.original_bytes)} before, {format_size(cost.size_bytes)} packed",
+        "one row": f"p50 {format_duration(cost.row_p50_s)}, p99 {format_duration(cost.row_p99_s)}{original}",
+        "in bulk": f"{cost.rows_per_s:,.0f} rows/s",
+        "load": f"{format_duration(cost.load_s)}, {format_size(cost.memory_bytes)} of memory",
+    }
+
+
+def _field(field: Field) -> list[str]:
+    seen = ""
+    if named := field.categories or field.classes:
+        seen = ", ".join(named)
+    elif field.minimum is not None and field.maximum is not None:
+        seen = f"{field.minimum:g} to {field.maximum:g}"
+    if len(seen) > _SEEN_WIDTH:
+        seen = f"{seen[: _SEEN_WIDTH - 1]}…"
+    if field.missing:
+        seen = f"{seen} or missing".strip()
+    return [field.name, field.datatype, str(list(field.shape)), seen]
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_bytes"):
+        return format_size(value)
+    if name.endswith("_s") and not name.endswith("per_s"):
+        return format_duration(value)
+    return f"{value:,.0f}" if name.endswith("per_s") else f"{value:.4g}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    if before is None or after is None or not before:
+        return ""
+    return f"{(after - before) / abs(before):+.1%}"

@@ -1,0 +1,121 @@
+"""How a command speaks: the answer on stdout, everything else on stderr, JSON when asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from cloche.core.codes import CODES
+from cloche.core.errors import BusyError, ClocheError, ConfigError
+
+#: Of the shape of every `--json` answer; fields are only ever added to it.
+JSON_VERSION = 1
+
+
+class Terminal(msgspec.Struct, frozen=True, kw_only=True):
+    """A Terminal is what the flags that all commands share ask for, and the two ways out."""
+
+    directory: Path
+    environ: Mapping[str, str]
+    config: Path | None = None
+    json: bool = False
+    #: -1 with `-q`, 1 with `-v`, 2 with `-vv`.
+    verbosity: int = 0
+    no_color: bool = False
+
+    def answer(self, kind: str, value: Mapping[str, Any], lines: Iterable[str]) -> None:
+        """Print the answer: `lines` for people, or one JSON object of `kind` that holds `value`."""
+        if self.json:
+            body = {"kind": kind, "version": JSON_VERSION, **value}
+            _write(sys.stdout, msgspec.json.encode(body, enc_hook=_plain).decode())
+        else:
+            _write(sys.stdout, *lines)
+
+    def note(self, text: str) -> None:
+        """Say something that is not the answer; `-q` hears only errors."""
+        if self.verbosity >= 0 and not self.json:
+            _write(sys.stderr, text)
+
+    def confirm(self, loss: str, *, yes: bool) -> None:
+        """Ask before something is lost; without a person to ask, `--yes` is needed (ConfigError)."""
+        if yes:
+            return
+        if self.json or not sys.stdin.isatty():
+            raise ConfigError(f"this needs your word: {loss}", hint="add --yes")
+        sys.stderr.write(f"{loss}; go on? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise ConfigError("nothing was changed", hint="answer y, or add --yes")
+
+    def report(self, error: ClocheError) -> None:
+        """Show an error in the one shape that errors have, or as a problem object with `--json`."""
+        if self.json:
+            _write(sys.stderr, msgspec.json.encode(problem(error), enc_hook=_plain).decode())
+        else:
+            _write(sys.stderr, self._painted(error.render()))
+
+    def _painted(self, text: str) -> str:
+        if not self._colourful(sys.stderr) or not text.startswith("error["):
+            return text
+        code, _, rest = text.partition(":")
+        return f"\x1b[1;31m{code}\x1b[0m:{rest}"
+
+    def _colourful(self, stream: IO[str]) -> bool:
+        if self.no_color or self.environ.get("NO_COLOR") or self.environ.get("TERM") == "dumb":
+            return False
+        return bool(self.environ.get("CLICOLOR_FORCE")) or stream.isatty()
+
+
+def problem(error: ClocheError) -> dict[str, Any]:
+    """The problem object of an error: the members that the HTTP API's problems have as well."""
+    found: dict[str, Any] = {"title": CODES[error.code][0], "detail": error.message, "code": error.code}
+    if error.where:
+        found["where"] = error.where
+    if error.hint:
+        found["hint"] = error.hint
+    if error.details:
+        found["errors"] = [dict(each) for each in error.details]
+    if isinstance(error, BusyError):
+        found["retry_after_s"] = error.retry_after_s
+    return found
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time in seconds since 1970 as RFC 3339 in UTC."""
+    return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Aligned columns, one row a line, no boxes: for people as well as for grep and awk."""
+    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
+
+
+def pairs(found: Mapping[str, object]) -> list[str]:
+    """One `name  value` a line, values aligned."""
+    width = max((len(name) for name in found), default=0)
+    return [f"{name.ljust(width)}  {value}".rstrip() for name, value in found.items()]
+
+
+def _write(stream: IO[str], *lines: str) -> None:
+    for line in lines:
+        stream.write(f"{line}\n")
+    stream.flush()
+
+
+def _plain(value: object) -> object:
+    """What msgspec does not know: paths as text, numbers of numpy as Python's own."""
+    if isinstance(value, Path):
+        return str(value)
+    to_list = getattr(value, "tolist", None)
+    if to_list is None:
+        raise TypeError(f"{type(value).__name__} can't stand in an answer")
+    return to_list()
