@@ -127,17 +127,20 @@ class Host:
             self._run(self._take())
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
-        if len(self._callers) >= MAX_CONNECTIONS or peer_uid(connection) != os.getuid():
-            connection.close()
-            return
-        connection.setblocking(False)
-        caller = Caller(connection)
-        self._callers.add(caller)
-        self._selector.register(connection, selectors.EVENT_READ, caller)
+        """Take every caller who knocks, and what they have brought, so that it is joined in this turn."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            if len(self._callers) >= MAX_CONNECTIONS or peer_uid(connection) != os.getuid():
+                connection.close()
+                continue
+            connection.setblocking(False)
+            caller = Caller(connection)
+            self._callers.add(caller)
+            self._selector.register(connection, selectors.EVENT_READ, caller)
+            self._read(caller)
 
     def _read(self, caller: Caller) -> None:
         """Take every frame that has come; a caller that left takes its waiting requests along."""
