@@ -11,8 +11,9 @@ from cloche.core.errors import ConfigError
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_WORD = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", re.ASCII)
-_RATE = re.compile(r"\s*([0-9]+)\s*/\s*(s|m|h)\s*", re.ASCII)
+_LONGEST = 80
+_WORD = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]+)\s*", re.ASCII)
+_RATE = re.compile(r"\s*([0-9]{1,10})\s*/\s*(s|m|h)\s*", re.ASCII)
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -20,6 +21,12 @@ class Rate(msgspec.Struct, frozen=True):
 
     count: int
     window_s: int
+
+
+def shown(value: object) -> str:
+    """A value as a message repeats it: on one line, and not without end."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def parse_duration(value: str | float | timedelta) -> float:
@@ -30,7 +37,7 @@ def parse_duration(value: str | float | timedelta) -> float:
         return float(value)
     if isinstance(value, str) and (match := _WORD.fullmatch(value)) and match[2] in _SECONDS:
         return float(match[1]) * _SECONDS[match[2]]
-    raise ConfigError(f"{value!r} is not a duration", code="CL-E201", hint="write 100ms, 5s, 2m, 1h or 7d")
+    raise ConfigError(f"{shown(value)} is not a duration", code="CL-E201", hint="write 100ms, 5s, 2m, 1h or 7d")
 
 
 def parse_size(value: str | int) -> int:
@@ -39,14 +46,14 @@ def parse_size(value: str | int) -> int:
         return value
     if isinstance(value, str) and (match := _WORD.fullmatch(value)) and match[2] in _BYTES:
         return int(float(match[1]) * _BYTES[match[2]])
-    raise ConfigError(f"{value!r} is not a size", code="CL-E201", hint="write 512kB, 64MB or 2GB")
+    raise ConfigError(f"{shown(value)} is not a size", code="CL-E201", hint="write 512kB, 64MB or 2GB")
 
 
 def parse_rate(value: str) -> Rate:
     """`"100/s"`, `"600/m"` or `"1000/h"`; ConfigError otherwise."""
     if isinstance(value, str) and (match := _RATE.fullmatch(value)) and 0 < int(match[1]) <= 10**9:
         return Rate(int(match[1]), int(_SECONDS[match[2]]))
-    raise ConfigError(f"{value!r} is not a rate", code="CL-E201", hint="write 100/s, 600/m or 1000/h")
+    raise ConfigError(f"{shown(value)} is not a rate", code="CL-E201", hint="write 100/s, 600/m or 1000/h")
 
 
 def format_size(size: float) -> str:

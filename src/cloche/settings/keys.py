@@ -13,7 +13,7 @@ import msgspec
 
 from cloche.core.errors import ConfigError
 from cloche.core.reference import parse_reference
-from cloche.core.units import parse_duration, parse_rate, parse_size
+from cloche.core.units import parse_duration, parse_rate, parse_size, shown
 from cloche.settings.tree import OnInvalid
 
 #: The most serving workers of one machine: each process needs a slot of the board.
@@ -22,7 +22,6 @@ MAX_WORKERS = 48
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII)
 _SQLITE = "sqlite:///"
 _POSTGRES = re.compile(r"postgresql(\+psycopg)?://\S+")
-_LONGEST = 80
 
 #: From what was written, and the folder that relative paths start from, to the value; ConfigError otherwise.
 Parse = Callable[[Any, Path], Any]
@@ -56,12 +55,6 @@ def looks_like_path(model: str) -> bool:
     return "/" in model or model.startswith(".")
 
 
-def show(value: object) -> str:
-    """A value as it is repeated to people: on one line, and not without end."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
 def _wrong(said: str, hint: str) -> ConfigError:
     return ConfigError(said, code="CL-E201", hint=hint)
 
@@ -73,19 +66,19 @@ def _plain(parse: Callable[[Any], Any]) -> Parse:
 def _text(value: object) -> str:
     if isinstance(value, str) and value and value.isprintable():
         return value
-    raise _wrong(f"{show(value)} is not a text", "write it in quotes, on one line")
+    raise _wrong(f"{shown(value)} is not a text", "write it in quotes, on one line")
 
 
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise _wrong(f"{show(value)} is neither true nor false", "write true or false, without quotes")
+    raise _wrong(f"{shown(value)} is neither true nor false", "write true or false, without quotes")
 
 
 def _whole(value: object, low: int, high: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise _wrong(f"{show(value)} is not a whole number from {low} to {high}", f"write {low} to {high}")
+    raise _wrong(f"{shown(value)} is not a whole number from {low} to {high}", f"write {low} to {high}")
 
 
 def _port(value: object) -> int:
@@ -96,7 +89,7 @@ def _workers(value: object) -> int:
     if value == "cores":
         return min(usable_cores(), MAX_WORKERS)
     if isinstance(value, str):
-        raise _wrong(f"{show(value)} is not a number of workers", f'write 1 to {MAX_WORKERS}, or "cores"')
+        raise _wrong(f"{shown(value)} is not a number of workers", f'write 1 to {MAX_WORKERS}, or "cores"')
     return _whole(value, 1, MAX_WORKERS)
 
 
@@ -107,7 +100,7 @@ def _within(parse: Callable[[Any], float], low: str, high: str) -> Parse:
         found = parse(value)
         if lowest <= found <= highest:
             return found
-        raise _wrong(f"{show(value)} is not within {low} and {high}", f"write {low} to {high}")
+        raise _wrong(f"{shown(value)} is not within {low} and {high}", f"write {low} to {high}")
 
     return _plain(bounded)
 
@@ -127,12 +120,12 @@ def _host(value: object) -> str:
     except ValueError:
         if _HOST.fullmatch(text) and not text.replace(".", "").isdigit():
             return text
-    raise _wrong(f"{show(value)} is not an address", "write 127.0.0.1, 0.0.0.0, ::1 or the name of a host")
+    raise _wrong(f"{shown(value)} is not an address", "write 127.0.0.1, 0.0.0.0, ::1 or the name of a host")
 
 
 def _absolute(text: str, base: Path) -> str:
     if text.startswith("~"):
-        raise _wrong(f"{show(text)} begins with ~, which is not expanded here", "write the whole path")
+        raise _wrong(f"{shown(text)} begins with ~, which is not expanded here", "write the whole path")
     # Not resolve(): a link that the user made should stay the name of the place.
     return os.path.normpath(base / text)
 
@@ -159,20 +152,20 @@ def _model(value: object, base: Path) -> str:
         return str(parse_reference(text))
     except ConfigError:
         hint = "write name:3 or name@champion; a file begins with ./"
-        raise _wrong(f"{show(text)} is not a reference to a version", hint) from None
+        raise _wrong(f"{shown(text)} is not a reference to a version", hint) from None
 
 
 def _on_invalid(value: object) -> str:
     choices = get_args(OnInvalid)
     if isinstance(value, str) and value in choices:
         return value
-    raise _wrong(f"{show(value)} is not a policy", f"write {', '.join(choices)}")
+    raise _wrong(f"{shown(value)} is not a policy", f"write {', '.join(choices)}")
 
 
 def _version(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value == 1:
         return value
-    raise _wrong(f"this Cloche reads version 1 of the file, not {show(value)}", "write version = 1")
+    raise _wrong(f"this Cloche reads version 1 of the file, not {shown(value)}", "write version = 1")
 
 
 #: Every key there is, in the order of docs/reference/settings.md.

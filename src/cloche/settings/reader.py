@@ -123,7 +123,6 @@ class Reader:
         elif not _is_table(place):
             self._unknown(place, where(place))
         elif not isinstance(value, dict):
-            self._note(place, where(place))
             self._problem(place, where(place), "this is a table, not a value", f"write [{'.'.join(place)}]")
         elif self._accepts_name(place, where):
             if place:
@@ -189,12 +188,14 @@ class Reader:
     def _unknown(self, place: Place, where: Where) -> None:
         table = next((place[:n] for n in range(len(place) - 1, -1, -1) if _is_table(place[:n])), ())
         wrong = place[len(table)]
+        is_within_value = find_key(place[: len(table) + 1]) is not None
         known = {key.place[len(table)] for key in KEYS if _fits(table, key.place) and len(key.place) > len(table)}
         near = difflib.get_close_matches(wrong, sorted(known - {"*"}), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        if find_key(place[: len(table) + 1]) is not None:
+        if is_within_value:
             hint = f"{'.'.join(place[: len(table) + 1])} is a value, not a table"
-        self._problem(place, where, "there is no such setting", hint, "CL-E202")
+        blamed = place if is_within_value else place[: len(table) + 1]
+        self._problem(blamed, where, "there is no such setting", hint, "CL-E202")
 
     def _note(self, place: Place, where: Where) -> None:
         for length in range(1, len(place)):
