@@ -1,0 +1,265 @@
+"""`cloche up`: settings and a model become one wish, and this process becomes the supervisor that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from cloche.app.archives import import_bundle
+from cloche.app.banner import Facts, banner
+from cloche.app.project import Project
+from cloche.bundle.archive import SUFFIX
+from cloche.bundle.bundle import Bundle
+from cloche.control import lock
+from cloche.core.errors import ConfigError, NotFoundError, RefusedError
+from cloche.core.keys import KeyRecord
+from cloche.core.member import pass_json
+from cloche.core.platform import runtime_directory
+from cloche.registry import ModelVersion
+from cloche.runtimes.requirements import check_requirements
+from cloche.settings import Online, Settings, default_online
+from cloche.settings.keys import looks_like_path
+from cloche.store.keys import Keys
+
+#: One answers, one is a warm spare.
+HOSTS = 2
+_GRACE_S = 5.0
+_LEAST_DRAIN_S = 30.0
+#: A unix socket's path has at most 103 bytes on macOS, 107 on Linux; the longest of ours is this much more.
+_LONGEST_RUNTIME = 103 - len("/member-63.sock")
+_FILES = (".onnx", ".pkl", ".joblib", SUFFIX)
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """A Chosen is what is to be served: a deployment, and the version that its model names now."""
+
+    online: Online
+    version: ModelVersion
+    bundle: Bundle
+
+
+def up(
+    project: Project,
+    model: str | None = None,
+    *,
+    tls_elsewhere: bool = False,
+    as_json: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> NoReturn:
+    """Serve `model`, or what `cloche.toml` describes; this process becomes the supervisor and does not return.
+
+    `model` is a reference, a bundle's folder or archive, or a model file or class, which is packed first.
+    `tls_elsewhere` says that a proxy in front ends TLS. Raises ConflictError CL-E501 when it runs already,
+    RefusedError (CL-E405 signer, CL-E406 code, CL-E409 network), NotFoundError, ConfigError.
+    """
+    runtime = runtime_folder(project.settings)
+    lock.check_free(runtime)
+    chosen = choose(project, model, progress=progress)
+    wish = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
+    project.close()
+    become_supervisor(wish, runtime)
+
+
+def runtime_folder(settings: Settings) -> Path:
+    """The private folder of sockets and board; ConfigError where its path is too long for a socket."""
+    folder = runtime_directory(settings.runtime_root, settings.data)
+    if len(os.fsencode(folder)) > _LONGEST_RUNTIME:
+        raise ConfigError(
+            f"{folder} is too long a path for sockets to lie in",
+            code="CL-E201",
+            hint="set XDG_RUNTIME_DIR or TMPDIR to a folder with a shorter path",
+        )
+    return folder
+
+
+def choose(project: Project, model: str | None, *, progress: Callable[[str], None] | None = None) -> Chosen:
+    """What to serve; a file or class that is not packed yet is packed and registered."""
+    described = project.settings.online
+    if model is None:
+        if described is None:
+            raise ConfigError(
+                "there is nothing to serve: no model is named, and no cloche.toml has an [online.NAME]",
+                hint="cloche up fraud@champion, or cloche up model.onnx",
+            )
+        version, bundle = _find(project, described.model, described.name, progress)
+        return Chosen(online=described, version=version, bundle=bundle)
+    version, bundle = _find(project, model, None, progress)
+    if described is not None and described.name == version.model:
+        online = msgspec.structs.replace(described, model=str(version))
+    else:
+        online = default_online(version.model, str(version))
+    return Chosen(online=online, version=version, bundle=bundle)
+
+
+def make_wish(
+    project: Project, chosen: Chosen, runtime: Path, *, tls_elsewhere: bool = False, as_json: bool = False
+) -> dict[str, Any]:
+    """The JSON wish for the supervisor, everything in it checked that can be checked before the start."""
+    settings, online, bundle = project.settings, chosen.online, chosen.bundle
+    serve = settings.serve
+    keys = Keys(project.store).load()
+    loopback = _is_loopback(serve.host)
+    _check_code(bundle, allowed=serve.allow_code)
+    _check_bind(serve.host, keys, loopback=loopback, tls_elsewhere=tls_elsewhere)
+    keys_required = online.access.keys or not loopback
+    trusted = sorted(project.trusted())
+    is_code = bundle.manifest.runtime.kind == "python"
+    sockets = [str(runtime / f"host-{index}.sock") for index in range(HOSTS)] if is_code else []
+    worker = {
+        "deployment": online.name,
+        "model": chosen.version.model,
+        "version": chosen.version.version,
+        "digest": bundle.digest,
+        "bundle": str(bundle.path),
+        "deadline_s": online.deadline_s,
+        "cache": None if online.cache is None else {"bytes": online.cache.size, "ttl_s": online.cache.ttl_s},
+        "on_invalid": online.on_invalid,
+        "keys_required": keys_required,
+        "limits": msgspec.to_builtins(dict(online.access.limits)),
+        "database": settings.database,
+        "hosts": sockets,
+        "loopback": loopback,
+        "max_body": serve.max_body,
+    }
+    wish = {
+        "runtime": str(runtime),
+        "data": str(settings.data),
+        "listen": [[serve.host, serve.port]],
+        "lame_duck_s": serve.lame_duck_s,
+        "load_timeout_s": serve.load_timeout_s,
+        "drain_s": max(_LEAST_DRAIN_S, online.deadline_s + _GRACE_S),
+        "model": str(chosen.version),
+    }
+    # keys and trust may change while it runs: a wish that differs in them alone is the same
+    digest = _digest([wish, worker, serve.workers, sys.executable])
+    hosts = [
+        {"digest": bundle.digest, "bundle": str(bundle.path), "socket": socket, "trusted": trusted}
+        for socket in sockets
+    ]
+    worker |= {"keys": msgspec.to_builtins(keys), "trusted": trusted}
+    facts = Facts(
+        deployment=online.name,
+        model=str(chosen.version),
+        bundle=bundle,
+        host=serve.host,
+        workers=serve.workers,
+        keys_required=keys_required,
+        data=settings.data,
+    )
+    return wish | {
+        "digest": digest,
+        "banner": banner(facts, runtime, as_json=as_json),
+        "groups": [
+            _group("host", len(hosts), "cloche.app.host", hosts),
+            _group("worker", serve.workers, "cloche.app.worker", worker),
+        ],
+    }
+
+
+def become_supervisor(wish: dict[str, Any], runtime: Path) -> NoReturn:
+    """Replace this process's program by the supervisor's and hand it the wish."""
+    descriptor = pass_json(wish, runtime)
+    os.set_inheritable(descriptor, True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, _python("cloche.control.supervisor", str(descriptor)))
+
+
+def _python(module: str, *words: str) -> list[str]:
+    # -P: no module of ours or of Python's is looked for in the folder that we were started in
+    return [sys.executable, "-P", "-m", module, *words]
+
+
+def _group(kind: str, count: int, module: str, config: object) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "count": count,
+        "argv": _python(module),
+        "config": config,
+        "sockets": kind == "worker",
+    }
+
+
+def _find(
+    project: Project, model: str, name: str | None, progress: Callable[[str], None] | None
+) -> tuple[ModelVersion, Bundle]:
+    path = Path(model)
+    is_class = ".py:" in model
+    if is_class and not project.settings.serve.allow_code:
+        raise _no_code(model)  # before it is run, which packing does
+    if not (looks_like_path(model) or is_class or path.is_file()):
+        if path.suffix in _FILES:
+            raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
+        version = project.registry.resolve(model)
+        return version, project.open_version(version)
+    if path.is_dir():
+        found = Bundle.open(path, project.trusted() | {project.signer.public_key})
+        found.verify()
+        bundle = project.register(found, name)
+    elif path.suffix == SUFFIX and path.is_file():
+        bundle = import_bundle(project, path, name)
+    else:
+        # what packs imports much that serving needs not
+        pack_into = import_module("cloche.app.local").pack_into
+        wanted = name or _name_of(model)
+        bundle = pack_into(project, model if is_class else path, None, None, name=wanted, progress=progress)
+    assert bundle.reference is not None
+    return project.registry.resolve(bundle.reference), bundle
+
+
+def _name_of(model: str) -> str:
+    """`sentiment` for `code/Sentiment.py:Model`, `fraud-v2` for `./Fraud v2.onnx`."""
+    stem = Path(model.partition(".py:")[0] if ".py:" in model else Path(model).stem).name
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63] or "model"
+
+
+def _check_code(bundle: Bundle, *, allowed: bool) -> None:
+    if bundle.manifest.runtime.kind == "python":
+        if not allowed:
+            raise _no_code(bundle.reference or bundle.name)
+        check_requirements(bundle.manifest.requirements)
+
+
+def _no_code(what: str) -> RefusedError:
+    return RefusedError(
+        f"{what} carries Python code, and code is not allowed here",
+        code="CL-E406",
+        hint="if you trust it: --allow-code, or allow_code = true under [serve] in cloche.toml",
+    )
+
+
+def _check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, tls_elsewhere: bool) -> None:
+    if loopback:
+        return
+    if not tls_elsewhere:
+        raise RefusedError(
+            f"{host} can be reached from other machines, and what would be said there is not encrypted",
+            code="CL-E409",
+            hint="put a proxy that ends TLS in front and say --i-terminate-tls-elsewhere, or use 127.0.0.1",
+        )
+    if not keys:
+        raise RefusedError(
+            f"{host} can be reached from other machines, and there is no API key yet",
+            code="CL-E409",
+            hint="make one first: cloche keys create NAME",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
