@@ -5,6 +5,7 @@ Alone, FD is one end of a socket pair: a HostTask comes by it, a HostReport goes
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -70,20 +71,18 @@ def run_alone(leash: socket.socket) -> int:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     task = _read_task(leash)
     with CodeFolder(task.files) as code:
+        hosts: list[Host] = []
+        folders = (code.path, Path(task.socket).parent)
+        threading.Thread(target=_watch, args=(leash, hosts, folders), daemon=True).start()
         try:
             model = load_model(code.path, task.entry, task.files)
-            host = Host(model, task.signature, task.digest, Path(task.socket))
+            hosts.append(Host(model, task.signature, task.digest, Path(task.socket)))
         except ClocheError as error:
-            _report(
-                leash,
-                HostReport(kind=type(error).__name__, code=error.code, message=error.message, hint=error.hint),
-            )
+            kind = type(error).__name__
+            _report(leash, HostReport(kind=kind, code=error.code, message=error.message, hint=error.hint))
             return error.exit_code
-        folders = (code.path, Path(task.socket).parent)
-        watch = threading.Thread(target=_watch, args=(leash, host.drain, folders), daemon=True)
-        watch.start()
         _report(leash, HostReport(ready=True))
-        host.serve()
+        hosts[0].serve()
     shutil.rmtree(Path(task.socket).parent, ignore_errors=True)
     return 0
 
@@ -136,15 +135,14 @@ def _report(leash: socket.socket, report: HostReport) -> None:
     leash.sendall(msgspec.json.encode(report) + b"\n")
 
 
-def _watch(leash: socket.socket, drain: Callable[[], None], folders: tuple[Path, ...]) -> None:
-    """Wait for the leash's end, then for the model; a model that goes on is ended with the process."""
-    try:
+def _watch(leash: socket.socket, hosts: Sequence[Host], folders: tuple[Path, ...]) -> None:
+    """Wait for the leash's end, then for the model; one that loads or goes on is ended with the process."""
+    with contextlib.suppress(OSError):
         while leash.recv(64):
             pass
-    except OSError:
-        pass
-    drain()
-    time.sleep(_GRACE_S)
+    for host in hosts:
+        host.drain()
+        time.sleep(_GRACE_S)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -139,6 +139,8 @@ class PythonRuntime:
                 if gone.answered or is_spent or not (retried or self._budget.spend(time.monotonic())):
                     raise ModelError(f"the model's process died: {gone}", code="CL-E902") from gone
                 retried = True
+                if len(self._hosts) == 1:
+                    time.sleep(tries * _LOOK_S)
             except TimeoutError as error:
                 self._leave(connection)
                 raise BusyError(
