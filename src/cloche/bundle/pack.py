@@ -19,7 +19,7 @@ from cloche.bundle.manifest import FORMAT, GoldenFacts, Lineage, Manifest, Parit
 from cloche.bundle.measure import BULK_ROWS, Load, choose_threads, measure
 from cloche.bundle.parity import compare
 from cloche.bundle.profile import Holdout, encode_profile, make_profile, with_facts
-from cloche.bundle.quality import assess
+from cloche.bundle.quality import assess, check_labels
 from cloche.bundle.rows import draw_rows
 from cloche.bundle.sbom import make_sbom
 from cloche.bundle.sign import Signer
@@ -137,8 +137,8 @@ def _check(converted: Converted, name: str, y: Any, options: PackOptions) -> Non
         raise ConfigError("there are labels but no rows", code="CL-E204", hint="give the rows they belong to")
     if converted.columns is not None and count_rows(converted.columns) == 0:
         raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
-    if y is not None and converted.columns is not None and len(y) != (rows := count_rows(converted.columns)):
-        raise ConfigError(f"there are {len(y)} labels for {rows} rows", code="CL-E204")
+    if y is not None and converted.columns is not None:
+        check_labels(y, count_rows(converted.columns))
     if options.golden < 1 or options.rtol < 0 or options.atol < 0:
         raise ConfigError(
             "golden examples and their tolerance can't be negative or none",

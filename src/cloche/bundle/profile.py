@@ -33,7 +33,7 @@ class Numeric(msgspec.Struct, frozen=True, kw_only=True, tag="numeric", tag_fiel
     rows: int
     missing: int
     infinite: int
-    #: None where no finite value was seen.
+    #: None where no finite value was seen; mean and variance also where they overflow.
     minimum: float | None
     maximum: float | None
     mean: float | None
@@ -137,8 +137,8 @@ def bin_numbers(values: Array, profile: Numeric) -> Array:
     """Counts of finite values on the profile's bins, guard bins first and last; int64."""
     if profile.minimum is None:
         return np.zeros(len(profile.counts), dtype=np.int64)
-    below = np.nextafter(profile.minimum, -np.inf)
-    places = np.searchsorted(np.array([below, *profile.ends]), values, side="left")
+    places = np.searchsorted(np.array(profile.ends), values, side="left") + 1
+    places[values < profile.minimum] = 0
     return np.bincount(places, minlength=len(profile.ends) + 2)
 
 
@@ -162,15 +162,17 @@ def profile_numbers(values: Array) -> Numeric:
         )
     # An end is a value that was seen, so that bins of values without ties are exactly equal.
     places = np.ceil(np.arange(1, BINS + 1) * len(finite) / BINS).astype(np.int64) - 1
-    named = np.quantile(finite, _QUANTILES)
+    named = np.quantile(finite, _QUANTILES, method="inverted_cdf")
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, variance = float(finite.mean()), float(finite.var())
     bare = Numeric(
         rows=len(numbers),
         missing=missing,
         infinite=len(numbers) - missing - len(finite),
         minimum=float(finite[0]),
         maximum=float(finite[-1]),
-        mean=float(finite.mean()),
-        variance=float(finite.var()),
+        mean=mean if np.isfinite(mean) else None,
+        variance=variance if np.isfinite(variance) else None,
         quantiles={f"{share:g}": float(value) for share, value in zip(_QUANTILES, named, strict=True)},
         ends=tuple(np.unique(finite[np.maximum(places, 0)]).tolist()),
         counts=(),

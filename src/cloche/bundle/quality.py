@@ -17,6 +17,7 @@ _GROUPS = 2_000
 #: Larger confusion tables are left out of the profile.
 _MAX_CONFUSION = 100
 _TINY = 1e-15
+_MISSING = ("NAType", "NaTType")
 
 
 def assess(
@@ -28,12 +29,7 @@ def assess(
     classes) and roc_auc (one against the rest); regressors: mae, rmse, r2. Raises ConfigError CL-E204 when `y`
     does not fit the rows.
     """
-    labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    rows = count_rows(outputs)
-    if labels.shape[:1] != (rows,):
-        raise ConfigError(f"there are {len(labels)} labels for {rows} rows", code="CL-E204")
+    labels = check_labels(y, count_rows(outputs))
     if labels.ndim != 1:
         return None, None
     label, value = signature.output("label"), signature.output("value")
@@ -42,6 +38,27 @@ def assess(
     if task == "regression" and value is not None and outputs["value"].ndim == 1:
         return _assess_numbers(outputs["value"].astype(np.float64), labels)
     return None, None
+
+
+def check_labels(y: Any, rows: int) -> Array:
+    """The labels as an array, one a row and none missing; ConfigError CL-E204 otherwise."""
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape[:1] != (rows,):
+        raise ConfigError(
+            f"there are {labels.shape[0] if labels.ndim else 'no'} labels for {rows} rows", code="CL-E204"
+        )
+    if labels.dtype == object:
+        # A missing value of pandas is neither equal to itself nor not.
+        missing = [value is None or type(value).__name__ in _MISSING or value != value for value in labels.flat]
+    else:
+        missing = np.isnan(labels).reshape(-1).tolist() if labels.dtype.kind == "f" else []
+    if any(missing):
+        raise ConfigError(
+            f"{sum(missing)} labels are missing", code="CL-E204", hint="drop the rows that have no label"
+        )
+    return labels
 
 
 def roc_auc(positive: Array, scores: Array) -> float | None:
@@ -163,20 +180,25 @@ def _class_holdout(classes: Sequence[str], table: Array, scores: Array, true: Ar
     )
 
 
-def _assess_numbers(given: Array, labels: Array) -> tuple[dict[str, float], Holdout]:
+def _assess_numbers(given: Array, labels: Array) -> tuple[dict[str, float], Holdout | None]:
     try:
         true = labels.astype(np.float64)
     except (TypeError, ValueError):
         raise ConfigError("the labels of a regressor must be numbers", code="CL-E204") from None
     if not np.isfinite(true).all():
-        raise ConfigError("some labels are missing or infinite", code="CL-E204", hint="drop those rows")
-    error = given - true
-    squared = error**2
-    spread = float(((true - true.mean()) ** 2).sum())
-    metrics = {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(squared.mean()))}
-    if spread > 0:
-        metrics["r2"] = 1.0 - float(squared.sum()) / spread
-    return metrics, Holdout(rows=len(true), loss_mean=float(squared.mean()), loss_variance=float(squared.var()))
+        raise ConfigError("some labels are infinite", code="CL-E204", hint="drop those rows")
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = given - true
+        squared = error**2
+        spread = float(((true - true.mean()) ** 2).sum())
+        metrics = {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(squared.mean()))}
+        if spread > 0:
+            metrics["r2"] = 1.0 - float(squared.sum()) / spread
+        mean, variance = float(squared.mean()), float(squared.var())
+    found = {name: value for name, value in metrics.items() if np.isfinite(value)}
+    if not (np.isfinite(mean) and np.isfinite(variance)):
+        return found, None
+    return found, Holdout(rows=len(true), loss_mean=mean, loss_variance=variance)
 
 
 def _name(value: object, label: Field) -> str:
