@@ -53,7 +53,12 @@ def show(reference: str, /, *, terminal: _Terminal) -> None:
     with open_here(terminal) as project:
         version = project.registry.resolve(reference)
         bundle = project.open_version(version)
-    facts = {"model": version, "aliases": ", ".join(version.aliases) or "none", "digest": bundle.digest}
+    facts = {
+        "model": version,
+        "aliases": ", ".join(version.aliases) or "none",
+        "digest": bundle.digest,
+        "signer": bundle.signer,
+    }
     terminal.answer(
         "ModelVersion",
         {

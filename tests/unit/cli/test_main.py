@@ -28,8 +28,10 @@ def test_every_help_holds_an_example(cloche: Cloche, command: str) -> None:
 def test_the_example_of_every_command_is_one_that_parses() -> None:
     app = main.make_app({})
     for command, (_, _, example) in main.COMMANDS.items():
-        _, bound, unparsed = app.parse_args(example.split()[1:], print_error=False, exit_on_error=False)
-        assert bound.arguments, command
+        words = example.split()[1:]
+        _, bound, unparsed = app.parse_args(words, print_error=False, exit_on_error=False)
+        assert words[: len(command.split())] == command.split()
+        assert bool(bound.arguments) == (len(words) > len(command.split()))
         assert set(unparsed) == {"terminal"}
 
 
