@@ -116,7 +116,7 @@ def parse_key(text: str) -> str | None:
 
 def hash_key(text: str) -> str:
     """SHA-256 in hex; a slow hash is not needed for 256 random bits."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _checksum(head: str) -> str:
