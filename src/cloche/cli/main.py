@@ -13,6 +13,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from cloche import __version__
+from cloche.cli.plain_help import PlainHelp
 from cloche.cli.terminal import Terminal
 from cloche.core.errors import ClocheError, ConfigError, NotFoundError
 
@@ -90,7 +91,7 @@ def make_app(environ: Mapping[str, str]) -> App:
             "cloche pack model.onnx --name fraud && cloche up fraud",
         ),
         help_format="plaintext",
-        help_formatter="plain",
+        help_formatter=PlainHelp(),
         default_parameter=Parameter(negative=""),
     )
     groups = {name: App(name=name, help=_help(*words)) for name, words in _GROUPS.items()}
