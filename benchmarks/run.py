@@ -86,9 +86,7 @@ def _run_all(options: argparse.Namespace) -> int:
             if samples[s.name] and s.name not in skipped
         ],
         "skipped": skipped,
-        "request_path": []
-        if options.only
-        else request_path.measure(seconds=options.seconds, rounds=options.rounds),
+        "request_path": [] if options.only else _request_path(options),
     }
     (work / "results.json").write_text(json.dumps(results, indent=1))
     page = report.page(results)
@@ -191,6 +189,11 @@ def _loads(running: Running, row: Row, options: argparse.Namespace) -> dict[str,
             _must_be_clean(result)
             sample[f"open{rate}_p99_ms"] = result.p99_ms
     return sample
+
+
+def _request_path(options: argparse.Namespace) -> list[dict[str, Any]]:
+    cores = {"server_core": options.server_core, "client_core": options.client_core}
+    return request_path.measure(seconds=options.seconds, rounds=options.rounds, **cores)
 
 
 def _must_be_clean(result: load.Result) -> None:
