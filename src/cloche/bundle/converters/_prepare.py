@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import VotingClassifier
+
+#: What skl2onnx converts to something else.
+_WRONG = frozenset({"FixedThresholdClassifier", "TunedThresholdClassifierCV"})
 
 
 def prepare(model: Any, names: list[str] | None) -> Any:
@@ -19,6 +23,10 @@ def prepare(model: Any, names: list[str] | None) -> Any:
             continue  # a template that was cloned before fit
         if isinstance(part, ColumnTransformer):
             _number_columns(part, names)
+        elif isinstance(part, VotingClassifier):
+            part.flatten_transform = False  # of transform, which no prediction calls
+        elif type(part).__name__ in _WRONG:
+            raise NotImplementedError(f"{type(part).__name__} is not converted: its threshold would be lost")
     return prepared
 
 

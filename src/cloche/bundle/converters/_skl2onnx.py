@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ from cloche.bundle.converters._prepare import describe, parts, prepare
 from cloche.bundle.converters.base import PROOF_ROWS, Converted, ConvertOptions
 from cloche.bundle.parity import compare
 from cloche.bundle.rows import draw_rows, infer_fields, is_frame, to_columns
-from cloche.core.errors import ConversionError, InputError, ModelError
-from cloche.core.signature import FLOATS, Array, Columns, Field, Signature, count_rows, take_rows
+from cloche.core.errors import ConfigError, ConversionError, InputError, ModelError
+from cloche.core.signature import Array, Columns, Field, Signature, count_rows, take_rows
 from cloche.runtimes.base import RuntimeSpec
 from cloche.runtimes.onnx import DATATYPES, OnnxRuntime, first_line, open_session
 
@@ -122,7 +123,7 @@ def _given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fi
         return _native(columns, names), columns, fields
     columns = to_columns(rows)
     if not count_rows(columns):
-        raise InputError("there are no rows", code="CL-E204", hint="give at least one row")
+        raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
     native = rows
     if is_frame(rows) or list(columns) != ["x"]:
         missing = [name for name in names if name not in columns]
@@ -222,8 +223,7 @@ def _first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Si
     if refusal is not None:
         raise refusal
     raise ConversionError(
-        f"{describe(original.model)} can't be converted to ONNX: "
-        f"{first_line(reason) if reason else 'its columns mix strings and numbers'}",
+        f"{describe(original.model)} can't be converted to ONNX: {_explain(reason)}",
         code="CL-E802",
         hint="pack it as a Python class with `load` and `predict` instead: cloche pack model.py:Model",
     ) from reason
@@ -243,6 +243,9 @@ def _ways(original: Original) -> Iterator[Way]:
         native = {"FP32": FloatTensorType, "INT64": Int64TensorType, "BOOL": Int64TensorType}
         yield Way(native, joined)
         yield Way({"INT64": Int64TensorType, "BOOL": Int64TensorType}, joined)
+    if numbers and not any(type(part).__name__.startswith("Hist") for part in parts(original.model)):
+        # Some operators know float32 only; histogram boosting would be wrong close to its split points.
+        yield Way(dict.fromkeys(numbers, FloatTensorType), joined)
 
 
 def _convert_one(original: Original, way: Way) -> ModelProto:
@@ -258,43 +261,55 @@ def _convert_one(original: Original, way: Way) -> ModelProto:
             (f"in{i}", kind([None, width])) for i, (kind, width) in enumerate(zip(kinds, widths, strict=True))
         ]
     names = None if len(fields[0].shape) > 1 else [field.name for field in fields]
-    model = convert_sklearn(
-        prepare(original.model, names),
-        initial_types=initial,
-        options={"zipmap": False} if is_classifier(original.model) else None,
-        target_opset=OPSETS,
-        custom_conversion_functions={**_trees.CONVERTERS, **_encoders.CONVERTERS},
-        custom_shape_calculators=_encoders.SHAPES,
-        # It multiplies by 1 / scale in float32; scikit-learn divides.
-        black_op={"Scaler"},
-    )
+    model = _convert_proto(prepare(original.model, names), initial)
     _graph.set_inputs(model, fields, joined=way.joined)
     outputs = list(original.reference)
     sources = [value.name for value in model.graph.output][: len(outputs)]
     boolean = original.reference[outputs[0]].dtype.kind == "b"
-    shapes = [["n", *original.reference[name].shape[1:]] for name in outputs]
-    _graph.set_outputs(model, sources, shapes, boolean=boolean)
+    _graph.set_outputs(model, sources, boolean=boolean)
     _graph.rename(model, [field.name for field in fields], outputs)
     _graph.strip(model)
     return model
+
+
+def _convert_proto(model: Any, initial: list[tuple[str, Any]]) -> ModelProto:
+    for options in ({"zipmap": False}, None) if is_classifier(model) else (None,):
+        try:
+            return convert_sklearn(
+                model,
+                initial_types=initial,
+                options=options,
+                target_opset=OPSETS,
+                custom_conversion_functions={**_trees.CONVERTERS, **_encoders.CONVERTERS},
+                custom_shape_calculators=_encoders.SHAPES,
+                # It multiplies by 1 / scale in float32; scikit-learn divides.
+                black_op={"Scaler"},
+            )
+        except NameError:  # what skl2onnx raises for models without probabilities, which need no such option
+            continue
+    raise NotImplementedError(f"{describe(model)} takes no options")
+
+
+def _explain(reason: Exception | None) -> str:
+    if reason is None:
+        return "its columns mix strings and numbers"
+    unknown = re.search(r"<class '[\w.]*?(\w+)'>", str(reason))
+    if unknown and ("shape calculator" in str(reason) or "converter" in str(reason)):
+        return f"skl2onnx knows no {unknown[1]}"
+    return first_line(reason)
 
 
 def _try_out(original: Original, model: ModelProto) -> tuple[Signature, Columns]:
     """The signature as the graph answers it, and its answers. Raises ModelError."""
     session = open_session(model.SerializeToString(), 1)
     classes = tuple(str(each) for each in getattr(original.model, "classes_", ())) or None
-    outputs = []
-    for (name, expected), node in zip(original.reference.items(), session.get_outputs(), strict=True):
-        datatype = DATATYPES[node.type]
-        outputs.append(
-            Field(
-                name=name,
-                datatype=datatype,
-                shape=(-1, *expected.shape[1:]),
-                classes=None if name == "value" or (name == "label" and datatype in FLOATS) else classes,
-            )
-        )
-    signature = Signature(inputs=original.fields, outputs=tuple(outputs))
+    datatypes = [DATATYPES[node.type] for node in session.get_outputs()]
+    outputs = tuple(
+        Field(name=name, datatype=datatype, shape=(-1, *expected.shape[1:]), classes=classes)
+        for (name, expected), datatype in zip(original.reference.items(), datatypes, strict=True)
+    )
+    _graph.set_output_types(model, datatypes, [["n", *field.shape[1:]] for field in outputs])
+    signature = Signature(inputs=original.fields, outputs=outputs)
     return signature, OnnxRuntime(session, signature).run(original.columns)
 
 
