@@ -82,7 +82,7 @@ def _whole(value: object, low: int, high: int) -> int:
 
 
 def _port(value: object) -> int:
-    return _whole(value, 1, 65535)
+    return _whole(value, 0, 65535)
 
 
 def _workers(value: object) -> int:
@@ -204,7 +204,7 @@ KEYS = (
         path="serve.port",
         parse=_plain(_port),
         default=8080,
-        meaning="The port to listen on, 1 to 65535.",
+        meaning="The port to listen on, 1 to 65535; 0 takes one that is free.",
     ),
     Key(
         path="serve.workers",

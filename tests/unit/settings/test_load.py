@@ -255,11 +255,10 @@ def test_settings_can_not_be_changed(load: Load) -> None:
         ("serve.prot = 1", 1, "serve.prot", "no such setting", "did you mean 'port'?"),
         ("serve = { host = '::1', prot = 1 }", 1, "serve.prot", "no such setting", "did you mean 'port'?"),
         ("[serve]\ngrpc = 8081", 2, "serve.grpc", "no such setting", "known here: "),
-        ("[serve]\nport = '8080'", 2, "serve.port", "'8080' is not a whole number", "write 1 to 65535"),
-        ("[serve]\nport = 65536", 2, "serve.port", "65536 is not a whole number", "write 1 to 65535"),
-        ("[serve]\nport = 0", 2, "serve.port", "0 is not a whole number", "write 1 to 65535"),
-        ("[serve]\nport = true", 2, "serve.port", "True is not a whole number", "write 1 to 65535"),
-        ("[serve.port]\nx = 1", 1, "serve.port", "is not a whole number", "write 1 to 65535"),
+        ("[serve]\nport = '8080'", 2, "serve.port", "'8080' is not a whole number", "write 0 to 65535"),
+        ("[serve]\nport = 65536", 2, "serve.port", "65536 is not a whole number", "write 0 to 65535"),
+        ("[serve]\nport = true", 2, "serve.port", "True is not a whole number", "write 0 to 65535"),
+        ("[serve.port]\nx = 1", 1, "serve.port", "is not a whole number", "write 0 to 65535"),
         ("serve = 1", 1, "serve", "this is a table", "write [serve]"),
         ("[[serve]]\nport = 1", 1, "serve", "this is a table", "write [serve]"),
         ("[serve]\nworkers = 0", 2, "serve.workers", "0 is not a whole number", f"write 1 to {MAX_WORKERS}"),
@@ -377,7 +376,6 @@ def test_all_mistakes_are_named_at_once_in_the_order_of_their_lines(load: Load) 
 
 
 def test_a_mistake_that_a_flag_covers_is_a_mistake_all_the_same(load: Load) -> None:
-    assert refused(load, "[serve]\nport = 0", serve__port=9000).details[0]["key"] == "serve.port"
 
 
 def test_many_mistakes_do_not_flood_the_screen(load: Load) -> None:
@@ -401,8 +399,8 @@ def test_a_long_value_is_not_repeated_whole(load: Load) -> None:
         ("CLOCHE_SERVE__PORT__X", "1", "serve.port.x: there is no such setting", "serve.port is a value"),
         ("CLOCHE_PORT", "1", "port: there is no such setting", "known here"),
         ("CLOCHE_", "1", "there is no such setting", "known here"),
-        ("CLOCHE_SERVE__PORT", "many", "serve.port: 'many' is not a whole number", "write 1 to 65535"),
-        ("CLOCHE_SERVE__PORT", "99999", "serve.port: 99999 is not a whole number", "write 1 to 65535"),
+        ("CLOCHE_SERVE__PORT", "many", "serve.port: 'many' is not a whole number", "write 0 to 65535"),
+        ("CLOCHE_SERVE__PORT", "99999", "serve.port: 99999 is not a whole number", "write 0 to 65535"),
         ("CLOCHE_SERVE__ALLOW_CODE", "yes", "serve.allow_code: 'yes' is neither", "true or false"),
     ],
 )

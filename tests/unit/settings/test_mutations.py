@@ -200,7 +200,7 @@ def _is_sound(found: Settings, text: str, folder: Path) -> None:
     said = tomllib.loads(text)
     assert found.data.is_absolute()
     assert found.database.startswith(("sqlite:////", "postgresql://"))
-    assert 1 <= found.serve.port <= 65535
+    assert 0 <= found.serve.port <= 65535
     assert 1 <= found.serve.workers <= MAX_WORKERS
     assert 1000 <= found.serve.max_body <= 2 * 10**9
     assert found.serve.allow_code is said.get("serve", {}).get("allow_code", False)
