@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
-from cloche.core.errors import BusyError, ConfigError, ConflictError
+from cloche.core.errors import BusyError, ConfigError, ConflictError, MissingExtraError
+from cloche.store import postgres
 from cloche.store.database import Store
 from cloche.store.tables import models, state
 
@@ -227,3 +229,65 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(free_port
 def test_the_password_is_not_in_what_a_store_looks_like(tmp_path: Path) -> None:
     with Store(f"sqlite:///{tmp_path / 'state.db'}") as store:
         assert repr(store) == f"Store('sqlite:///{tmp_path / 'state.db'}')"
+
+
+_FILL_THE_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from sqlalchemy import insert
+from cloche.core.errors import BusyError
+from cloche.store.database import Store
+from cloche.store.tables import models
+
+def add(store, name):
+    with store.change() as connection:
+        connection.execute(insert(models).values(name=name, created=1.0))
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+with Store(f"sqlite:///{folder / 'state.db'}") as store:
+    add(store, "before")
+    size = max(file.stat().st_size for file in folder.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    refused = 0
+    for number in range(50):
+        try:
+            add(store, f"full-{number}")
+        except BusyError as error:
+            assert error.code == "CL-E606", error.code
+            refused += 1
+    assert refused, "nothing was refused"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    add(store, "after")
+    print(50 - refused)
+"""
+
+
+def test_a_write_that_does_not_reach_the_disk_is_refused_and_leaves_the_store_whole(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _FILL_THE_DISK, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    with Store(f"sqlite:///{tmp_path / 'state.db'}") as store:
+        names = _names(store)
+        assert {"before", "after"} <= set(names)
+        assert len(names) == int(ended.stdout) + 2 == store.revision()
+
+
+@pytest.mark.heavy
+def test_a_connection_that_postgresql_ended_is_opened_anew(postgresql: Callable[[], str]) -> None:
+    url = postgresql()
+    with Store(url) as store, Store(url) as other:
+        _add(store, "before")
+        with other.read() as connection:
+            others = "pid <> pg_backend_pid() AND datname = current_database()"
+            ended = text(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}")
+            assert connection.execute(ended).scalar_one() > 0
+        _add(store, "after")
+        assert _names(store) == ["after", "before"]
+
+
+def test_postgresql_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="psycopg") as caught:
+        Store("postgresql://cloche@localhost/shop")
+    assert caught.value.hint == 'pip install "cloche[postgres]"'
