@@ -357,7 +357,7 @@ def test_a_mistake_says_in_which_table_it_stands(load: Load) -> None:
 def test_all_mistakes_are_named_at_once_in_the_order_of_their_lines(load: Load) -> None:
     error = refused(
         load,
-        "[online.fraud]\ncache = {}\n[serve]\nport = 0\nwokers = 2\n",
+        "[online.fraud]\ncache = {}\n[serve]\nport = -1\nwokers = 2\n",
         {"CLOCHE_SERVE__HOST": "a b", "CLOCHE_SERVE__HSOT": "x"},
         serve__workers=0,
     )
@@ -376,6 +376,7 @@ def test_all_mistakes_are_named_at_once_in_the_order_of_their_lines(load: Load) 
 
 
 def test_a_mistake_that_a_flag_covers_is_a_mistake_all_the_same(load: Load) -> None:
+    assert refused(load, "[serve]\nport = -1", serve__port=9000).details[0]["key"] == "serve.port"
 
 
 def test_many_mistakes_do_not_flood_the_screen(load: Load) -> None:
@@ -412,7 +413,7 @@ def test_a_variable_that_is_wrong_is_named(load: Load, variable: str, value: str
 
 
 def test_a_flag_that_is_wrong_is_named(load: Load) -> None:
-    error = refused(load, serve__port=0)
+    error = refused(load, serve__port=-1)
     assert (error.message.partition(":")[0], error.where) == ("serve.port", "command line")
 
 
