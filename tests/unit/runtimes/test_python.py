@@ -83,7 +83,7 @@ def local_host(code: bytes = CODE) -> Iterator[LocalHost]:
 
 @contextlib.contextmanager
 def answering(path: Path, answer: Callable[[socket.socket, Request], None]) -> Iterator[list[Request]]:
-    """A socket at `path` that takes one request a connection and answers as told, then closes it."""
+    """A socket at `path` that answers as told; an `answer` that raises EOFError closes its connection."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(16)
@@ -97,11 +97,12 @@ def answering(path: Path, answer: Callable[[socket.socket, Request], None]) -> I
                 return
             with connection, contextlib.suppress(EOFError, OSError):
                 reader = FrameReader()
-                while (frame := reader.next()) is None:
-                    reader.receive(connection)
-                assert isinstance(frame[0], Request)
-                seen.append(frame[0])
-                answer(connection, frame[0])
+                while True:
+                    while (frame := reader.next()) is None:
+                        reader.receive(connection)
+                    assert isinstance(frame[0], Request)
+                    seen.append(frame[0])
+                    answer(connection, frame[0])
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -122,12 +123,21 @@ def reply_with(
         tensors, body = pack_columns({"value": np.full(rows, value)})
         reply = Reply(request.id if number is None else number, digest, tensors)
         connection.sendall(pack_frame(reply, body)[:part])
+        if part is not None:
+            raise EOFError
 
     return answer
 
 
 def dies(connection: socket.socket, request: Request) -> None:
     """Gone without a byte, as a host that is killed."""
+    raise EOFError
+
+
+def begins_and_dies(connection: socket.socket, request: Request) -> None:
+    if request.alone:
+        connection.sendall(pack_frame(Begun(request.id, request.digest)))
+    raise EOFError
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +256,6 @@ def test_a_host_that_dies_is_left_for_the_next_which_is_kept(tmp_path: Path) -> 
 
 
 def test_there_is_one_retry_and_no_more(tmp_path: Path) -> None:
-    def begins_and_dies(connection: socket.socket, request: Request) -> None:
-        if request.alone:
-            connection.sendall(pack_frame(Begun(request.id, request.digest)))
-
     with (
         answering(tmp_path / "a", begins_and_dies) as first,
         answering(tmp_path / "b", begins_and_dies) as second,
@@ -264,10 +270,6 @@ def test_there_is_one_retry_and_no_more(tmp_path: Path) -> None:
 
 
 def test_an_outage_is_not_doubled_by_retries(tmp_path: Path) -> None:
-    def begins_and_dies(connection: socket.socket, request: Request) -> None:
-        if request.alone:
-            connection.sendall(pack_frame(Begun(request.id, request.digest)))
-
     with answering(tmp_path / "a", begins_and_dies) as seen:
         runtime = load(str(tmp_path / "a"))
         for number in range(40):
@@ -339,7 +341,11 @@ def test_an_answer_that_is_not_as_the_signature_says_is_refused(tmp_path: Path, 
 
 
 def test_a_connection_that_died_in_the_meantime_costs_nothing(tmp_path: Path) -> None:
-    with answering(tmp_path / "a", reply_with(1.0)) as seen:
+    def answers_and_closes(connection: socket.socket, request: Request) -> None:
+        reply_with(1.0)(connection, request)
+        raise EOFError
+
+    with answering(tmp_path / "a", answers_and_closes) as seen:
         runtime = load(str(tmp_path / "a"))
         for _ in range(50):  # each connection is closed after its answer: far more than the retries there are
             assert runtime.run(texts("x"))["value"].tolist() == [1.0]
@@ -380,10 +386,7 @@ def test_a_row_that_kills_two_hosts_is_refused_and_others_are_not() -> None:
 
 
 def test_rows_that_were_in_flight_with_a_killer_are_not_blamed(tmp_path: Path) -> None:
-    def dies_before_it_begins(connection: socket.socket, request: Request) -> None:
-        time.sleep(0.001)
-
-    with answering(tmp_path / "a", dies_before_it_begins):
+    with answering(tmp_path / "a", dies):
         runtime = load(str(tmp_path / "a"))
         for _ in range(3):
             with pytest.raises(ModelError):
