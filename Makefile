@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The lock names everything, so nothing is resolved; modules are compiled when they are first imported.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 # Two processes: several tests serve with two cores of their own.
 PROCESSES ?= 2
 
@@ -26,8 +28,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Cloche needs Python 3.11 or newer, this is %d.%d: name one, as in  make PYTHON=python3.12 " % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python could not make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@echo "setting up $(VENV) with $$($(BIN)/python --version)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 run: setup
