@@ -240,7 +240,7 @@ def test_without_a_host_it_waits_for_one_until_the_time_out(tmp_path: Path) -> N
     thread.start()
     with answering(path, reply_with(3.0)):
         thread.join(10)
-    runtime.close()
+        runtime.close()
 
     assert found == [[3.0]]
 

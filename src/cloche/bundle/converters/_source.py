@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from cloche.core.errors import ConfigError, NotFoundError
+from cloche.core.errors import ClocheError, ConfigError, NotFoundError
 from cloche.runtimes.code import FOLDER, import_class, split_entry
+from cloche.runtimes.host import describe
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -74,9 +75,11 @@ def _import_source(text: str) -> Source:
     entry = f"{file.relative_to(root).as_posix()}:{name}"
     try:
         return Source(import_class(root, entry), root, file)
-    except ImportError as error:
+    except ClocheError:
+        raise
+    except Exception as error:  # the file's own code: it may raise anything
         raise ConfigError(
-            f"{path} can't be imported: {error}", hint="install what it imports, or mend the import"
+            f"{path} can't be imported: {describe(error)}", hint="mend it, or install what it imports"
         ) from error
 
 
