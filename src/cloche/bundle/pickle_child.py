@@ -1,0 +1,64 @@
+"""The process without network that reads a pickle, converts it and answers on its standard output."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cloche.bundle.converters.base import find_converter
+from cloche.bundle.pickle_wire import Answer, Failure, Question, decode_question, encode, encode_answer
+from cloche.core.errors import ClocheError, MissingExtraError
+
+
+def main() -> None:
+    # What the pickle prints must not come between: the answer has the standard output for itself.
+    answer_to = os.dup(1)
+    os.dup2(2, 1)
+    question = decode_question(sys.stdin.buffer.read())
+    with os.fdopen(answer_to, "wb") as out:
+        out.write(_answer(question))
+
+
+def _answer(question: Question) -> bytes:
+    try:
+        model = _read(Path(question.path))
+        rows = None if question.rows is None else question.rows.columns()
+        return encode_answer(find_converter(model).convert(model, rows, question.options))
+    except ClocheError as error:
+        return encode(Answer(failure=_failure(error)))
+    except Exception as error:  # noqa: BLE001 - the edge of this process: a pickle may raise anything
+        words = f"reading it raised {type(error).__name__}: {error}"
+        return encode(Answer(failure=Failure(kind="ConversionError", message=words, code="CL-E800")))
+
+
+def _read(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            try:
+                load = import_module("joblib").load
+            except ImportError:
+                return pickle.loads(path.read_bytes())
+            return load(path)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "a module").partition(".")[0]
+            raise MissingExtraError(
+                f"it was saved with {missing}, which is not installed here",
+                code="CL-E701",
+                hint=f"install {missing} in the version that saved the file, or pack from Python",
+            ) from None
+
+
+def _failure(error: ClocheError) -> Failure:
+    details = tuple({str(key): str(value) for key, value in each.items()} for each in error.details)
+    kind = type(error).__name__
+    return Failure(kind=kind, message=error.message, code=error.code, hint=error.hint, details=details)
+
+
+if __name__ == "__main__":
+    main()
