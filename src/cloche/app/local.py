@@ -90,7 +90,7 @@ def pack_into(
     """`pack` into a project that is open; `progress` hears what is done next."""
     options = options or PackOptions()
     model = Path(model) if isinstance(model, str) else model
-    if isinstance(model, Path) and not model.exists():
+    if isinstance(model, Path) and ".py:" not in model.name and not model.exists():
         raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
     if progress is not None:
         progress("converting")
