@@ -92,8 +92,8 @@ class Child:
         for line in lines:
             with contextlib.suppress(ValueError):
                 message = json.loads(line)
-                if message.get("event") == "failed":
-                    self.words = message["words"]
+                if isinstance(message, dict) and message.get("event") == "failed":
+                    self.words = str(message.get("words"))
         return bool(said)
 
     def close(self) -> None:

@@ -1,0 +1,53 @@
+"""The supervisor's words: never waited for, JSON unless a person reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cloche.control.log import emit, say
+
+
+def test_what_is_emitted_arrives_whole_and_in_order() -> None:
+    reader, writer = os.pipe()
+    text = "".join(f"{number}\n" for number in range(5_000))
+    assert emit(writer, text, wait_s=0.1)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        assert file.read() == text
+
+
+def test_a_reader_that_does_not_read_is_not_waited_for() -> None:
+    reader, writer = os.pipe()
+    began = time.monotonic()
+    assert not emit(writer, "x" * 1_000_000)
+    assert time.monotonic() - began < 2
+    os.close(reader)
+    assert not emit(writer, "to nobody")
+    os.close(writer)
+
+
+def test_a_pipe_gets_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    say("died", "worker 1 died\nso it was", level="warning", pid=4711)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    found = json.loads(lines[0])
+    assert found["action"] == "died"
+    assert found["message"] == "worker 1 died\nso it was"
+    assert (found["level"], found["pid"], found["process"]) == ("warning", 4711, "supervisor")
+    assert found["time"].endswith("Z")
+
+
+def test_a_terminal_gets_plain_words() -> None:
+    ours, theirs = pty.openpty()
+    program = "from cloche.control.log import say; say('died', 'worker 1 died', pid=4711)"
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True)
+    os.close(theirs)
+    assert os.read(ours, 4096) == b"worker 1 died\r\n"
+    os.close(ours)
