@@ -24,8 +24,9 @@ _DATATYPES = {np.dtype(np.bool_): "BOOL", np.dtype(np.float16): "FP16", np.dtype
 def to_columns(data: object, signature: Signature | None = None) -> Columns:
     """The rows as columns: integers as int64, floats as given, strings as objects with None where missing.
 
-    A frame, a dict of sequences or a list of dicts gives one column a name, of shape (n,); an array of
-    shape (n, k) gives one column `x`, or where the signature has k inputs of one value, one for each.
+    A frame, a dict of sequences or a list of dicts gives one column a name, of shape (n,), or where the
+    signature has one input of k numbers, that; an array of shape (n, k) gives one column `x`, or where the
+    signature has k inputs of one value, one for each.
     With a signature, types are widened to its own where nothing is lost; what does not fit is left
     for the engine to refuse. Raises InputError for what can't be columns at all.
     """
@@ -44,6 +45,7 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
         raise InputError(f"the columns have different lengths: {sorted(lengths)}", code="CL-E110")
     if signature is None:
         return columns
+    columns = _stack(columns, signature)
     return {name: _widen(column, signature.input(name)) for name, column in columns.items()}
 
 
@@ -131,7 +133,12 @@ def _named(data: object) -> Columns | None:
     """The columns of whatever has names; None for arrays and lists of lists."""
     frame = nw.from_native(data, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
-        return {str(name): _from_series(str(name), frame[name]) for name in frame.columns}
+        headings = [str(name) for name in frame.columns]
+        if len(set(headings)) < len(headings):
+            raise InputError("two columns have the same name", code="CL-E105", hint="name each column once")
+        return {
+            name: _from_series(name, series) for name, series in zip(headings, frame.iter_columns(), strict=True)
+        }
     if isinstance(data, Mapping):
         return {str(name): _clean(str(name), _as_array(values)) for name, values in data.items()}
     if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
@@ -239,6 +246,16 @@ def _spread(array: Array, signature: Signature | None) -> Columns:
         code="CL-E110",
         hint=f"give columns by name: {', '.join(field.name for field in inputs)}",
     )
+
+
+def _stack(columns: Columns, signature: Signature) -> Columns:
+    """Columns of numbers as the one array that the model takes, where their number is its width."""
+    only = signature.inputs[0] if len(signature.inputs) == 1 else None
+    if only is None or len(only.shape) != 2 or only.name in columns or only.shape[1] not in (-1, len(columns)):
+        return columns
+    if any(column.ndim != 1 or column.dtype.kind == "O" for column in columns.values()):
+        return columns
+    return {only.name: np.column_stack(list(columns.values()))}
 
 
 def _widen(column: Array, field: Field | None) -> Array:

@@ -49,7 +49,8 @@ def open_session(model: bytes, threads: int) -> ort.InferenceSession:
     # Spinning threads would eat the core that the other workers need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    # Errors are raised; what ONNX Runtime prints of them would come beside them.
+    options.log_severity_level = 4
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:

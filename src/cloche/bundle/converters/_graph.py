@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from cloche.core.signature import Field
 
@@ -63,33 +63,37 @@ def _insert_front(graph: Any, front: list[NodeProto]) -> None:
     graph.node.extend(nodes)
 
 
-def set_outputs(model: ModelProto, sources: list[str], shapes: list[list[Any]], *, boolean: bool = False) -> None:
+def set_outputs(model: ModelProto, sources: list[str], *, boolean: bool = False) -> None:
     """Makes `sources` the outputs, float32 where the last step only widens it; drops what no output needs.
 
-    `boolean` casts the first output to BOOL.
+    `boolean` casts the first output to BOOL. Types are left to `set_output_types`: skl2onnx's own are
+    sometimes wrong.
     """
     graph = model.graph
-    old = {value.name: value.type.tensor_type.elem_type for value in graph.output}
     del graph.output[:]
-    for position, (source, shape) in enumerate(zip(sources, shapes, strict=True)):
-        name, kind = _before_widening(model, source, old[source])
+    for position, source in enumerate(sources):
+        name = _before_widening(model, source)
         if boolean and position == 0:
             graph.node.append(helper.make_node("Cast", [name], ["truth"], to=TensorProto.BOOL))
-            name, kind = "truth", TensorProto.BOOL
-        graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+            name = "truth"
+        graph.output.append(ValueInfoProto(name=name))
     prune(model)
 
 
-def _before_widening(model: ModelProto, name: str, kind: int) -> tuple[str, int]:
+def set_output_types(model: ModelProto, datatypes: list[str], shapes: list[list[Any]]) -> None:
+    """Writes down the outputs' types, as ONNX Runtime found them."""
+    for value, datatype, shape in zip(model.graph.output, datatypes, shapes, strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, ELEMENT_TYPES[datatype], shape))
+
+
+def _before_widening(model: ModelProto, name: str) -> str:
     makers = {output: node for node in model.graph.node for output in node.output}
     while (maker := makers.get(name)) is not None:
-        if maker.op_type == "Identity":
-            name = maker.input[0]
-        elif maker.op_type == "Cast" and kind == TensorProto.DOUBLE and _is_float32(model, makers, maker.input[0]):
-            return maker.input[0], TensorProto.FLOAT
-        else:
+        widens = maker.op_type == "Cast" and _is_float32(model, makers, maker.input[0])
+        if not (widens or maker.op_type == "Identity"):
             break
-    return name, kind
+        name = maker.input[0]
+    return name
 
 
 def _is_float32(model: ModelProto, makers: dict[str, NodeProto], name: str) -> bool:
@@ -154,6 +158,14 @@ def rename(model: ModelProto, inputs: list[str], outputs: list[str]) -> None:
         names[name] = f"t{counter}"
         counter += 1
     _apply_names(graph, names)
+
+
+def rename_outputs(model: ModelProto, wanted: list[str]) -> None:
+    """Gives the outputs these names; an inner result that has such a name already gets another."""
+    graph = model.graph
+    new = {value.name: name for value, name in zip(graph.output, wanted, strict=True) if value.name != name}
+    names = {name: f"inner:{name}" for name in new.values() if name not in new}
+    _apply_names(graph, {**names, **new})
 
 
 def _apply_names(graph: Any, names: dict[str, str]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from cloche.core.errors import ConfigError
+from cloche.core.errors import ConfigError, MissingExtraError
 from cloche.core.signature import Columns, Signature
 from cloche.runtimes.base import RuntimeSpec
 
@@ -87,3 +88,18 @@ def find_converter(model: object) -> Converter:
         code="CL-E205",
         hint="pack a fitted scikit-learn model, an .onnx file or a Python class with `load` and `predict`",
     )
+
+
+def load_heavy(module: str, what: str, extra: str) -> Any:
+    """The half of a converter that imports its framework, which takes seconds: loaded on first use, by name.
+
+    The one such place beside entry points. Raises MissingExtraError where a package is missing.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cloche."):
+            raise
+        raise MissingExtraError(
+            f"packing {what} needs {error.name}", code="CL-E701", hint=f'pip install "cloche[{extra}]"'
+        ) from None

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-from cloche.bundle.converters.base import Converted, ConvertOptions
+from cloche.bundle.converters.base import Converted, ConvertOptions, load_heavy
 from cloche.core.errors import MissingExtraError
-
-HINT = 'pip install "cloche[sklearn]"'
 
 
 class SklearnConverter:
@@ -25,14 +21,7 @@ class SklearnConverter:
 
     def convert(self, model: object, rows: object | None, options: ConvertOptions) -> Converted:
         check_protobuf()
-        # skl2onnx takes seconds to import, so the half that needs it is loaded on first use, by name: the one
-        # such place beside entry points.
-        try:
-            heavy: Any = import_module("cloche.bundle.converters._skl2onnx")
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                f"packing a scikit-learn model needs {error.name}", code="CL-E701", hint=HINT
-            ) from None
+        heavy = load_heavy("cloche.bundle.converters._skl2onnx", "a scikit-learn model", "sklearn")
         converted: Converted = heavy.convert(model, rows, options)
         return converted
 
