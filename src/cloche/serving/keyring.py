@@ -37,15 +37,17 @@ class FollowedKeys:
 
     def _poll(self, url: str) -> None:
         # SQLAlchemy takes half a second to import: it is this thread's alone, and only where keys are needed
-        source = import_module("cloche.store.keys")
-        store = import_module("cloche.store.database").Store(url, create=False)
-        keys = source.Keys(store)
-        seen: int | None = None
+        keys_of = import_module("cloche.store.keys").Keys
+        open_store = import_module("cloche.store.database").Store
+        store = keys = seen = None
         while not self._stop.wait(POLL_S):
             try:
+                if store is None:
+                    store = open_store(url)
+                    keys = keys_of(store)
                 revision = store.revision()
                 if revision != seen:
                     self._ring = KeyRing(keys.load())
                     seen = revision
             except ClocheError as error:
-                _log.warning("the store can't be read; the keys known last go on: %s", error)
+                _log.warning("the store can't be read, the keys known last go on: %s", error)
