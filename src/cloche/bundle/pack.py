@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from cloche.bundle import golden as examples
 from cloche.bundle.bundle import CARD, GOLDEN, PROFILE, SBOM, Bundle
@@ -33,6 +34,7 @@ _DRAWN_ROWS = 256
 #: Examples that are also run alone.
 _ALONE_ROWS = 16
 _NO_ROWS = "packed without rows: inputs were drawn, there is no profile and no baseline quality"
+_NO_QUALITY = "labels were given, but there is no baseline quality for outputs of this kind"
 _NO_LABELS = "packed without labels: there is no baseline quality"
 
 
@@ -122,7 +124,7 @@ def build(
         measured=measured,
         lineage=lineage,
         licence=options.licence,
-        notes=_notes(given, y),
+        notes=_notes(given, y, quality, outputs),
         files=(),
     )
     files[CARD] = make_card(manifest, options.about).encode()
@@ -211,10 +213,23 @@ def _check_alone(runtime: Runtime, golden: Golden) -> None:
         )
 
 
-def _notes(given: Mapping[str, Any] | None, y: Any) -> tuple[str, ...]:
+def _notes(
+    given: Columns | None, y: Any, quality: Mapping[str, float] | None, outputs: Columns
+) -> tuple[str, ...]:
+    notes = []
     if given is None:
-        return (_NO_ROWS,)
-    return (_NO_LABELS,) if y is None else ()
+        notes.append(_NO_ROWS)
+    elif y is None:
+        notes.append(_NO_LABELS)
+    elif quality is None:
+        notes.append(_NO_QUALITY)
+    odd = np.zeros(count_rows(outputs), dtype=bool)
+    for output in outputs.values():
+        if output.dtype.kind == "f":
+            odd |= ~np.isfinite(output).reshape(len(odd), -1).all(axis=1)
+    if odd.any():
+        notes.append(f"{odd.sum()} of {len(odd)} rows get a number that is not finite: an error when served")
+    return tuple(notes)
 
 
 def _silent(what: str) -> None:

@@ -33,7 +33,7 @@ def assess(
     if labels.ndim != 1:
         return None, None
     label, value = signature.output("label"), signature.output("value")
-    if task == "classification" and label is not None and label.classes:
+    if task == "classification" and label is not None and outputs["label"].ndim == 1:
         return _assess_classes(label, outputs, labels)
     if task == "regression" and value is not None and outputs["value"].ndim == 1:
         return _assess_numbers(outputs["value"].astype(np.float64), labels)
@@ -113,9 +113,9 @@ def _pool(means: Array, weights: Array) -> Array:
 
 
 def _assess_classes(label: Field, outputs: Columns, labels: Array) -> tuple[dict[str, float], Holdout | None]:
-    classes = list(label.classes or ())
     given = np.array([_name(value, label) for value in outputs["label"].tolist()], dtype=object)
     true = np.array([_name(value, label) for value in labels.tolist()], dtype=object)
+    classes = label.classes or tuple(sorted({*given, *true}))
     known = {name: place for place, name in enumerate(classes)}
     for name in sorted({*given, *true} - known.keys(), key=str):
         known[name] = len(known)
@@ -125,7 +125,7 @@ def _assess_classes(label: Field, outputs: Columns, labels: Array) -> tuple[dict
     table = np.bincount(true_place * size + given_place, minlength=size * size).reshape(size, size)
     metrics = _class_metrics(table, binary=size == 2)
     probabilities = outputs.get("probabilities")
-    if probabilities is None or probabilities.shape != (len(true), len(classes)):
+    if label.classes is None or probabilities is None or probabilities.shape != (len(true), len(classes)):
         return metrics, None
     scores = probabilities.astype(np.float64)
     area = _area(true_place, scores)

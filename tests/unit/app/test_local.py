@@ -68,7 +68,7 @@ def test_an_onnx_file_is_packed_with_rows_or_without(toy: Path) -> None:
         np.testing.assert_allclose(loaded.predict(X), 2 * X.sum(axis=1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("as_rows", ["frame", "dict", "list of dicts", "array"])
+@pytest.mark.parametrize("as_rows", ["frame", "dict", "list of dicts"])
 def test_rows_come_as_people_hold_them(as_rows: str) -> None:
     model, frame, y = toy_classifier()
     cloche.pack(model, frame, y, name="churn")
@@ -77,7 +77,6 @@ def test_rows_come_as_people_hold_them(as_rows: str) -> None:
         "frame": few,
         "dict": {name: few[name].tolist() for name in few},
         "list of dicts": few.to_dict("records"),
-        "array": few.to_numpy(dtype=object),
     }[as_rows]
     with cloche.load("churn") as loaded:
         answers = loaded.run(rows)

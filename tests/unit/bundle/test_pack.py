@@ -95,6 +95,20 @@ def test_without_rows_inputs_are_drawn_and_it_says_so(converted: Converted, tmp_
     assert "without rows" in (bundle.path / "card.md").read_text()
 
 
+def test_answers_that_could_not_be_served_are_noted(converted: Converted, tmp_path: Path) -> None:
+    columns_of(converted)["x"][3, 0] = np.inf
+    converted.reference = None
+    bundle = pack(converted, tmp_path, y=np.zeros(200))
+    assert any(note.startswith("1 of 200 rows get a number that is not finite") for note in bundle.manifest.notes)
+
+
+def test_labels_that_can_t_be_used_are_noted(converted: Converted, tmp_path: Path) -> None:
+    converted.task = "other"
+    bundle = pack(converted, tmp_path, y=np.zeros(200))
+    assert bundle.manifest.quality is None
+    assert any("labels were given" in note for note in bundle.manifest.notes)
+
+
 def test_without_labels_there_is_a_profile_but_no_quality(converted: Converted, tmp_path: Path) -> None:
     bundle = pack(converted, tmp_path)
     assert bundle.manifest.quality is None

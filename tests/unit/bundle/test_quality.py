@@ -111,6 +111,14 @@ def test_labels_that_the_model_never_learnt_count_as_wrong() -> None:
     assert metrics["f1"] == pytest.approx(f1_score(true, given_, average="macro"))
 
 
+def test_classes_that_nobody_named_are_those_that_were_seen() -> None:
+    signature = Signature(inputs=(), outputs=(Field(name="label", datatype="BYTES", shape=(-1,)),))
+    given_ = np.array(["no", "yes", "yes", "yes"], dtype=object)
+    metrics, holdout = assess("classification", signature, {"label": given_}, ["no", "no", "yes", "yes"])
+    assert metrics == pytest.approx({"accuracy": 0.75, "precision": 2 / 3, "recall": 1.0, "f1": 0.8})
+    assert holdout is None
+
+
 def test_a_class_that_is_never_right_has_no_precision() -> None:
     outputs: Columns = {"label": np.zeros(4, dtype=np.int64)}
     metrics, _ = assess("classification", classifier("INT64", "0", "1"), outputs, [0, 0, 1, 1])
