@@ -24,6 +24,8 @@ from cloche.engine.engine import Engine, Prepared
 INLINE_S = 0.001
 #: Requests that wait at most; more are shed.
 MOST_WAITING = 10_000
+#: The deadline of a deployment, in batches of the longest kind.
+_BATCHES_IN_DEADLINE = 4
 #: The outcome of one request: its outputs, its seconds in the queue, the seconds of the batch it ran in.
 Answer: TypeAlias = tuple[Columns, float, float]
 
@@ -45,6 +47,10 @@ class Waiting(msgspec.Struct, gc=False):
     deadline: float
     future: asyncio.Future[Answer]
     followers: list[asyncio.Future[Answer]] | None = None
+    #: Its turn comes although the cost line says that it can't make it: see Batcher._is_probe.
+    is_probe: bool = False
+    #: A timer ends it at its deadline.
+    is_timed: bool = False
 
     def is_wanted(self) -> bool:
         """Whether anyone still waits for the answer."""
@@ -52,13 +58,14 @@ class Waiting(msgspec.Struct, gc=False):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A Plan says what becomes of those who wait: the batch to run, who is too late, who can't make it,
-    and whom nobody waits for any more."""
+    """A Plan says what becomes of those who wait: the batch to run (in the event loop or not), who is too
+    late, who can't make it, and whom nobody waits for any more."""
 
     run: list[Waiting]
     expired: list[Waiting]
     shed: list[Waiting]
     abandoned: list[Waiting]
+    inline: bool = False
 
     def rows(self) -> int:
         return sum(
@@ -66,34 +73,48 @@ class Plan(msgspec.Struct, frozen=True):
         )
 
 
-def plan(waiting: deque[Waiting], now: float, cost: CostLine, limit_s: float) -> Plan:
+def plan(waiting: deque[Waiting], now: float, cost: CostLine, batch_s: float, inline_s: float) -> Plan:
     """Take the next batch off the front of the queue, in order of arrival.
 
-    It holds as many as finish within the tightest deadline among them and within `limit_s` (at least one);
-    who is past the deadline, or would be even alone, is taken off as well and not run.
+    It holds as many as finish within the tightest deadline among them and within `batch_s` (at least one), or
+    within `inline_s` where the first does: such a batch is fit for the event loop. Rows are joined only where
+    their open axes have the same sizes. Who is past the deadline, or would be even alone, is taken off as
+    well and not run.
     """
-    chosen = Plan([], [], [], [])
+    run: list[Waiting] = []
+    expired: list[Waiting] = []
+    shed: list[Waiting] = []
+    abandoned: list[Waiting] = []
     rows = 0
     tightest = float("inf")
+    limit_s = batch_s
+    inline = False
     while waiting:
         first = waiting[0]
         size = first.prepared.rows
+        alone_s = cost.seconds(size)
         if not first.is_wanted():
-            chosen.abandoned.append(waiting.popleft())
+            abandoned.append(waiting.popleft())
             continue
         if first.deadline <= now:
-            chosen.expired.append(waiting.popleft())
+            expired.append(waiting.popleft())
             continue
-        if now + cost.seconds(size) > first.deadline:
-            chosen.shed.append(waiting.popleft())
+        if now + alone_s > first.deadline and not first.is_probe:
+            shed.append(waiting.popleft())
             continue
-        seconds = cost.seconds(rows + size)
-        if chosen.run and (seconds > limit_s or now + seconds > min(tightest, first.deadline)):
-            break
+        if run:
+            seconds = cost.seconds(rows + size)
+            if seconds > limit_s or now + seconds > min(tightest, first.deadline):
+                break
+            if first.prepared.sizes != run[0].prepared.sizes:
+                break
+        else:
+            inline = alone_s <= inline_s
+            limit_s = inline_s if inline else batch_s
         rows += size
         tightest = min(tightest, first.deadline)
-        chosen.run.append(waiting.popleft())
-    return chosen
+        run.append(waiting.popleft())
+    return Plan(run, expired, shed, abandoned, inline)
 
 
 class Batcher:
@@ -117,6 +138,7 @@ class Batcher:
         self.cost = cost
         self._recorder = recorder
         self._batch_s = batch_s
+        self._hopeless_s = _BATCHES_IN_DEADLINE * batch_s
         self._clock = clock
         self._waiting: deque[Waiting] = deque()
         self._rows_waiting = 0
@@ -125,13 +147,12 @@ class Batcher:
         self._busy_until = 0.0
         self._thread: ThreadPoolExecutor | None = None
         self._thread_is_busy = False
-        self._may_inline = engine.runtime.in_process
+        self._inline_s = INLINE_S if engine.runtime.in_process else -1.0
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def is_inline(self) -> bool:
-        """Whether a small request is answered within one turn of the loop."""
-        return self._may_inline and self.cost.seconds(1) <= INLINE_S and not self._thread_is_busy
+    def is_inline(self, rows: int) -> bool:
+        """Whether a request of so many rows is answered within one turn of the loop."""
+        return self.cost.seconds(rows) <= self._inline_s and not self._thread_is_busy
 
     def submit(self, prepared: Prepared, deadline: float, now: float) -> asyncio.Future[Answer]:
         """Queue one request; `deadline` and `now` are readings of the clock (time.monotonic)."""
@@ -139,11 +160,10 @@ class Batcher:
         if prepared.key is not None:
             leader = self._in_flight.get(prepared.key)
             if leader is not None and leader.is_wanted():
-                leader.followers = [*(leader.followers or ()), future]
-                self._expire_at(future, deadline, now)
+                self._follow(leader, future, deadline, now)
                 return future
-        self._admit(prepared.rows, deadline, now)
         waiting = Waiting(prepared, now, deadline, future)
+        self._admit(waiting, now)
         if prepared.key is not None:
             self._in_flight[prepared.key] = waiting
         self._waiting.append(waiting)
@@ -151,20 +171,46 @@ class Batcher:
         if not self._flush_is_due and not self._thread_is_busy:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
-        if not self._may_inline or self.cost.seconds(prepared.rows) > INLINE_S or self._thread_is_busy:
-            self._expire_at(future, deadline, now)
+        if not self.is_inline(prepared.rows):
+            self._time(waiting, now)
         return future
 
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _admit(self, rows: int, deadline: float, now: float) -> None:
+    def _follow(self, leader: Waiting, future: asyncio.Future[Answer], deadline: float, now: float) -> None:
+        if leader.followers is None:
+            leader.followers = []
+        leader.followers.append(future)
+        if deadline > leader.deadline:
+            self._time(leader, now)  # it runs for those who have longer, and still answers the first in time
+            leader.deadline = deadline
+        self._expire_at(future, deadline, now)
+
+    def _admit(self, waiting: Waiting, now: float) -> None:
         start = max(now, self._busy_until)
-        done = start + self.cost.seconds(self._rows_waiting + rows)
-        if done > deadline or len(self._waiting) >= MOST_WAITING:
-            self._recorder.shed("overload")
-            raise _overloaded(done - deadline)
+        done = start + self.cost.seconds(self._rows_waiting + waiting.prepared.rows)
+        if done <= waiting.deadline and len(self._waiting) < MOST_WAITING:
+            return
+        if self._is_probe():
+            waiting.is_probe = True
+            return
+        self._recorder.shed("overload")
+        raise _overloaded(done - waiting.deadline)
+
+    def _is_probe(self) -> bool:
+        """Whether to run a request although it seems hopeless.
+
+        When even one row seems to take longer than any deadline and nothing runs, the line may be wrong (a
+        machine that stood still for a while), and only a measurement can mend it.
+        """
+        return not self._waiting and not self._thread_is_busy and self.cost.seconds(1) > self._hopeless_s
+
+    def _time(self, waiting: Waiting, now: float) -> None:
+        if not waiting.is_timed:
+            waiting.is_timed = True
+            self._expire_at(waiting.future, waiting.deadline, now)
 
     def _expire_at(self, future: asyncio.Future[Answer], deadline: float, now: float) -> None:
         timer = self._loop.call_later(max(0.0, deadline - now), self._expire, future)
@@ -180,8 +226,7 @@ class Batcher:
         if self._thread_is_busy:
             return
         now = self._clock()
-        inline = self._may_inline and self.cost.seconds(self._waiting[0].prepared.rows) <= INLINE_S
-        chosen = plan(self._waiting, now, self.cost, INLINE_S if inline else self._batch_s)
+        chosen = plan(self._waiting, now, self.cost, self._batch_s, self._inline_s)
         self._rows_waiting -= chosen.rows()
         for one in chosen.abandoned:
             self._settle(one, _too_late())
@@ -191,7 +236,7 @@ class Batcher:
         for one in chosen.shed:
             self._recorder.shed("overload")
             self._settle(one, _overloaded(self.cost.seconds(one.prepared.rows)))
-        if chosen.run and inline:
+        if chosen.run and chosen.inline:
             self._finish(chosen.run, now, *self._run(chosen.run))
         elif chosen.run:
             self._run_on_thread(chosen.run, now)
@@ -207,12 +252,20 @@ class Batcher:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._thread_is_busy = True
         self._busy_until = now + self.cost.seconds(sum(one.prepared.rows for one in batch))
+        for one in (*batch, *self._waiting):
+            self._time(one, now)  # who came for a turn of the loop now waits for the thread
         running = self._loop.run_in_executor(self._thread, self._run, batch)
 
         def done(outcome: asyncio.Future[tuple[list[Columns | ClocheError], float]]) -> None:
             self._thread_is_busy = False
-            if not outcome.cancelled():
+            self._busy_until = 0.0
+            if outcome.cancelled():
+                return
+            failure = outcome.exception()
+            if failure is None:
                 self._finish(batch, now, *outcome.result())
+            for one in batch if failure is not None else ():
+                self._settle(one, ModelError(f"{type(failure).__name__}: {failure}"))
             self._flush_later()
 
         running.add_done_callback(done)
@@ -226,40 +279,42 @@ class Batcher:
 
     def _run_together(self, batch: list[Prepared]) -> list[Columns | ClocheError]:
         """The outcome of each request; when the joined call fails, a poisonous row must fail alone."""
+        failure: ClocheError
         try:
-            outputs = self.engine.run(join_rows([one.columns for one in batch]))
+            return _split(self.engine.run(join_rows([one.columns for one in batch])), batch)
+        except BusyError as error:
+            return [error] * len(batch)  # no row's fault, and asking again would take as long
         except ClocheError as error:
-            if len(batch) == 1:
-                return [error]
-            # what kills a process would kill one more at each bisection, so then each goes alone
-            step = 1 if error.code == "CL-E902" else (len(batch) + 1) // 2
-            parts: Iterable[list[Prepared]] = (batch[at : at + step] for at in range(0, len(batch), step))
-            return [outcome for part in parts for outcome in self._run_together(part)]
+            failure = error
         except Exception as error:  # noqa: BLE001 - an edge: what a runtime raises is the answer, never a hang
-            return [ModelError(f"{type(error).__name__}: {error}")] * len(batch)
+            failure = ModelError(f"{type(error).__name__}: {error}")
         if len(batch) == 1:
-            return [outputs]
-        answers: list[Columns | ClocheError] = []
-        at = 0
-        for one in batch:
-            answers.append(take_rows(outputs, at, at + one.rows))
-            at += one.rows
-        return answers
+            return [failure]
+        # what kills a process would kill one more at each bisection, so then each goes alone
+        step = 1 if failure.code == "CL-E902" else (len(batch) + 1) // 2
+        parts: Iterable[list[Prepared]] = (batch[at : at + step] for at in range(0, len(batch), step))
+        return [outcome for part in parts for outcome in self._run_together(part)]
 
     def _finish(
         self, batch: list[Waiting], started: float, outcomes: list[Columns | ClocheError], seconds: float
     ) -> None:
         rows = 0
+        failed = False
         for one, outcome in zip(batch, outcomes, strict=True):
             rows += one.prepared.rows
             queued = started - one.since
             self._recorder.queued(queued)
             if isinstance(outcome, ClocheError):
+                failed = True
                 self._settle(one, outcome)
             else:
                 self.engine.remember(one.prepared, outcome)
                 self._settle(one, (outcome, queued, seconds))
         self._recorder.batch(rows, seconds)
+        if failed:
+            return  # calls that were cut short or run again say nothing of what a batch costs
+        if batch[0].is_probe:
+            self.cost.forget()
         self.cost.observe(rows, seconds)
 
     def _settle(self, waiting: Waiting, outcome: Answer | ClocheError) -> None:
@@ -273,6 +328,17 @@ class Batcher:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+
+def _split(outputs: Columns, batch: list[Prepared]) -> list[Columns | ClocheError]:
+    if len(batch) == 1:
+        return [outputs]
+    answers: list[Columns | ClocheError] = []
+    at = 0
+    for one in batch:
+        answers.append(take_rows(outputs, at, at + one.rows))
+        at += one.rows
+    return answers
 
 
 def _overloaded(beyond_s: float) -> BusyError:

@@ -56,6 +56,8 @@ class Cache:
         """Keep an answer; the least recently used make room. One larger than the whole cache is not kept."""
         # a slice of a joined batch would keep the whole batch alive
         outputs = {name: array.copy() for name, array in outputs.items()}
+        for array in outputs.values():
+            array.flags.writeable = False  # whoever gets it shares it with who comes next
         cost = _ENTRY_BYTES + sum(_bytes_of(array) for array in outputs.values())
         if cost > self.size:
             return

@@ -31,6 +31,10 @@ class CostLine:
             return 1_000_000
         return max(1, int((seconds - self.fixed_s) / self.per_row_s))
 
+    def forget(self) -> None:
+        """Let the next batch alone say what a batch costs."""
+        self._n = self._x = self._y = self._xx = self._xy = 0.0
+
     def observe(self, rows: int, seconds: float) -> None:
         """Take in one measured batch."""
         n = self._n = self._n * _MEMORY + 1.0
@@ -58,8 +62,8 @@ def warm_up(
 ) -> CostLine:
     """Run growing batches of the examples until latency settles (or the budget is spent), and fit the line.
 
-    Settled: of the last 20 calls of one row the slowest but one took at most 1.5 times the median. `examples`
-    must hold at least one row.
+    Settled: of the last 20 calls of one row the slowest but one took at most 1.5 times the median, and the
+    median at most 1.5 times the fastest but one. `examples` must hold at least one row.
     """
     line = CostLine()
     one = {field.name: examples[field.name][:1] for field in signature.inputs}
@@ -69,7 +73,8 @@ def warm_up(
         before = clock()
         run(one)
         last = [*last[-19:], clock() - before]
-        if len(last) == 20 and sorted(last)[-2] <= 1.5 * sorted(last)[10]:
+        ranked = sorted(last)
+        if len(last) == 20 and ranked[-2] <= 1.5 * ranked[10] and ranked[10] <= 1.5 * ranked[1]:
             break
     line.observe(1, sorted(last)[len(last) // 2])
     for size in sizes:

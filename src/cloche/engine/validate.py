@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from cloche.core.errors import InputError
-from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature, count_rows
+from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature
 
 #: What happens to a row with a category that was never seen or a number out of the range that was:
 #: refused, answered with a flag, or answered.
@@ -114,27 +114,47 @@ class Validator:
     def _misnamed(self, columns: Mapping[str, Any]) -> list[Problem]:
         missing = [name for name in (field.name for field in self.signature.inputs) if name not in columns]
         extra = [name for name in columns if name not in self._names]
-        return [
-            Problem("CL-E104", f"input `{name}` is missing", field=name) for name in missing[:MOST_PROBLEMS]
-        ] + [Problem("CL-E103", f"input `{name}` is not known", field=name) for name in extra[:MOST_PROBLEMS]]
+        problems = [Problem("CL-E104", f"input `{name}` is missing", name) for name in missing]
+        problems += [Problem("CL-E103", f"input `{name}` is not known", name) for name in extra]
+        return problems[:MOST_PROBLEMS]
 
     def _explain(self, columns: Columns, odd: list[Field]) -> tuple[Flag, ...]:
         problems: list[Problem] = []
         flags: list[Flag] = []
-        for field in odd:
-            for row in range(count_rows(columns)):
-                problem = value_problem(field, columns[field.name][row], row)
-                if problem is None:
-                    continue
-                if problem.code in _SOFT and self.on_invalid != "reject":
-                    if self.on_invalid == "flag":
-                        flags.append(Flag(row, field.name, problem.code))
-                elif len(problems) < MOST_PROBLEMS:
-                    problems.append(problem)
+        # sorting is stable: by row, and in a row by the signature's order
+        suspects = sorted(
+            ((int(row), field) for field in odd for row in _odd_rows(field, columns[field.name])),
+            key=lambda suspect: suspect[0],
+        )
+        for row, field in suspects:
+            problem = value_problem(field, columns[field.name][row], row)
+            if problem is None:
+                continue
+            if problem.code in _SOFT and self.on_invalid != "reject":
+                if self.on_invalid == "flag":
+                    flags.append(Flag(row, field.name, problem.code))
+                continue
+            problems.append(problem)
+            if len(problems) == MOST_PROBLEMS:
+                break
         if problems:
-            problems.sort(key=lambda problem: problem.row or 0)
             raise refuse(problems)
         return tuple(flags)
+
+
+def _odd_rows(field: Field, column: Array) -> Array:
+    """The numbers of the rows that may have a problem: a look at whole columns, so that few are walked."""
+    if field.datatype == "BYTES":
+        is_fine = _known(field)
+        return np.array([row for row in range(len(column)) if not is_fine(column[row : row + 1])], np.intp)
+    odd = ~np.isfinite(column) if field.datatype in FLOATS else np.zeros(column.shape, np.bool_)
+    if field.missing and field.datatype in FLOATS:
+        odd &= ~np.isnan(column)
+    if field.minimum is not None:
+        odd |= column < field.minimum
+    if field.maximum is not None:
+        odd |= column > field.maximum
+    return np.flatnonzero(odd.reshape(len(column), -1).any(axis=1))
 
 
 def value_problem(field: Field, value: Any, row: int) -> Problem | None:
@@ -148,6 +168,8 @@ def value_problem(field: Field, value: Any, row: int) -> Problem | None:
             if item is None:
                 if not field.missing:
                     return problem("CL-E106", f"`{field.name}` is null")
+            elif not isinstance(item, str):
+                return problem("CL-E105", f"`{field.name}` is {type(item).__name__}")
             elif field.categories is not None and item not in field.categories:
                 return problem(UNKNOWN_CATEGORY, f"`{field.name}` is {_shown(item)}, which was never seen,")
         return None
@@ -159,8 +181,10 @@ def value_problem(field: Field, value: Any, row: int) -> Problem | None:
             if not field.missing:
                 return problem("CL-E106", f"`{field.name}` is null or NaN")
             numbers = numbers[~np.isnan(numbers)]
-    if field.minimum is not None and field.maximum is not None:
-        beyond = numbers[(numbers < field.minimum) | (numbers > field.maximum)]
+    if field.minimum is not None or field.maximum is not None:
+        lowest = -math.inf if field.minimum is None else field.minimum
+        highest = math.inf if field.maximum is None else field.maximum
+        beyond = numbers[(numbers < lowest) | (numbers > highest)]
         if beyond.size:
             return problem(OUT_OF_RANGE, f"`{field.name}` is {beyond[0]:g}, outside what was seen,")
     return None
@@ -169,27 +193,43 @@ def value_problem(field: Field, value: Any, row: int) -> Problem | None:
 def _quick_check(field: Field) -> Callable[[Array], bool]:
     """A function that says whether a column is free of anything odd; False only asks for a closer look."""
     if field.datatype == "BYTES":
-        known = set(field.categories) if field.categories is not None else None
-        if known is not None:
-            if field.missing:
-                known |= {None}  # type: ignore[arg-type]
-            is_known = known.issuperset
-            return lambda column: is_known(column.tolist()) if column.ndim == 1 else is_known(column.flat)
-        return (lambda column: True) if field.missing else (lambda column: None not in column.ravel().tolist())
-    if field.datatype in FLOATS or field.datatype in INTEGERS:
-        limit = float(np.finfo(field.numpy_type).max) if field.datatype in FLOATS else math.inf
-        lowest = -limit if field.minimum is None else field.minimum
-        highest = limit if field.maximum is None else field.maximum
+        return _known(field)
+    if field.datatype not in FLOATS and field.datatype not in INTEGERS:
+        return lambda column: True
+    limit = float(np.finfo(field.numpy_type).max) if field.datatype in FLOATS else math.inf
+    lowest = -limit if field.minimum is None else field.minimum
+    highest = limit if field.maximum is None else field.maximum
+    # NaN is in no range, so minimum() and maximum() find it; fmin and fmax pass over it
+    takes_nan = field.missing and field.datatype in FLOATS
+    least, most = (np.fmin, np.fmax) if takes_nan else (np.minimum, np.maximum)
 
-        def in_range(column: Array) -> bool:
-            if column.size == 1:
-                return bool(lowest <= column.item() <= highest)  # NaN is in no range
-            if column.size == 0:
-                return True
-            return bool(lowest <= column.min() and column.max() <= highest)
+    def in_range(column: Array) -> bool:
+        if column.size == 1:
+            value = column.item()
+            return bool(lowest <= value <= highest) or (takes_nan and value != value)
+        if column.size == 0:
+            return True
+        low, high = least.reduce(column, axis=None), most.reduce(column, axis=None)
+        if takes_nan:
+            return not (low < lowest or high > highest)
+        return bool(lowest <= low and high <= highest)
 
-        return in_range
-    return lambda column: True
+    return in_range
+
+
+def _known(field: Field) -> Callable[[Array], bool]:
+    """Whether strings are strings, of known categories, and missing only where that is allowed."""
+    types: set[type] = {str, type(None)} if field.missing else {str}
+    are_strings = types.issuperset
+    if field.categories is None:
+        return lambda column: are_strings(map(type, column.ravel().tolist()))
+    are_known = {*field.categories, *((None,) if field.missing else ())}.issuperset
+
+    def is_fine(column: Array) -> bool:
+        values = column.ravel().tolist()
+        return are_strings(map(type, values)) and are_known(values)
+
+    return is_fine
 
 
 def _fits(shape: tuple[int, ...], tail: tuple[int, ...]) -> bool:

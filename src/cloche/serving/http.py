@@ -107,6 +107,8 @@ class App:
                 extra.append(timing)
             except ClocheError as error:
                 answer = dialect.problem(error, self._failed(error, headers, prediction_id))
+            except Gone:
+                raise
             except Exception as error:  # noqa: BLE001 - the edge of the process: a bug is one caller's 500
                 answer = dialect.problem(self._bug(error, headers, prediction_id), prediction_id)
             status = answer.status
@@ -141,7 +143,7 @@ class App:
             answer = dialect.encode(prepared.cached, prepared.flags, wants, prediction_id)
             return answer, (b"server-timing", b"cache;desc=hit")
         future = batcher.submit(prepared, deadline, self._clock())
-        if batcher.is_inline:
+        if batcher.is_inline(prepared.rows):
             outputs, queued, model = await future
         else:
             outputs, queued, model = await _unless_gone(future, receive)
@@ -156,6 +158,8 @@ class App:
         message = await receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
             body: bytes = message.get("body", b"")
+            if len(body) > self._max_body:  # it came in chunks, so nothing was claimed
+                raise self._too_large(len(body))
             return body
         parts: list[bytes] = []
         size = 0
