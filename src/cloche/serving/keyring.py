@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable
 from importlib import import_module
+from typing import Any
 
 from cloche.core.errors import ClocheError
 from cloche.core.keys import KeyRecord, KeyRing
@@ -39,15 +40,14 @@ class FollowedKeys:
         # SQLAlchemy takes half a second to import: it is this thread's alone, and only where keys are needed
         keys_of = import_module("cloche.store.keys").Keys
         open_store = import_module("cloche.store.database").Store
-        store = keys = seen = None
+        store: Any = None
+        seen: int | None = None
         while not self._stop.wait(POLL_S):
             try:
-                if store is None:
-                    store = open_store(url)
-                    keys = keys_of(store)
+                store = store or open_store(url)
                 revision = store.revision()
                 if revision != seen:
-                    self._ring = KeyRing(keys.load())
+                    self._ring = KeyRing(keys_of(store).load())
                     seen = revision
             except ClocheError as error:
                 _log.warning("the store can't be read, the keys known last go on: %s", error)
