@@ -109,7 +109,7 @@ def _pipeline() -> tuple[Pipeline, pd.DataFrame, np.ndarray]:
     frame = pd.DataFrame({"amount": amount, "visits": visits, "country": country, "device": device})
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     unknown = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="unknown", missing_values=None),
+        SimpleImputer(strategy="constant", fill_value="unknown"),
         OneHotEncoder(handle_unknown="ignore"),
     )
     model = make_pipeline(

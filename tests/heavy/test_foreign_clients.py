@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.heavy
 
+# That a tensor has as many values as its shape says, and that each input comes once, no JSON Schema can say: a
+# body of the protocol that fits the schema may still be refused.
+SCHEMATHESIS = """
+[[operations]]
+include-path = "/v2/models/fraud/infer"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 422]
+"""
 CLIENTS = Path(__file__).parent / "clients"
 DATATYPES = {"amount": "FP64", "visits": "INT64", "country": "BYTES", "device": "BYTES"}
 
@@ -25,9 +32,7 @@ DATATYPES = {"amount": "FP64", "visits": "INT64", "country": "BYTES", "device": 
 def ask(python: str, script: str, served: Served, rows: pd.DataFrame, *, binary: bool) -> dict[str, Any]:
     """What the client says; a missing string travels as "", since neither client can send none."""
     columns = {
-        name: rows[name].map(lambda value: "" if value is None else value).tolist()
-        if DATATYPES[name] == "BYTES"
-        else rows[name].tolist()
+        name: rows[name].fillna("").tolist() if DATATYPES[name] == "BYTES" else rows[name].tolist()
         for name in rows
     }
     task = {
@@ -69,8 +74,8 @@ def complete(rows: pd.DataFrame) -> pd.DataFrame:
 def test_tritonclient_gets_the_same_answers_by_binary_tensors(
     served: Served, environment: Callable[[str], str]
 ) -> None:
-    assert any(math.isnan(value) for value in served.rows["amount"])
-    assert any(value is None for value in served.rows["country"])
+    assert served.rows["amount"].hasnans
+    assert served.rows["country"].hasnans
     answer = ask(environment("tritonclient"), "triton.py", served, served.rows, binary=True)
     assert_same(answer, served, served.rows)
     assert answer["id"] == "from-triton"
@@ -96,9 +101,18 @@ def test_kserves_client_gets_the_same_answers_by_binary_tensors(
 
 
 def test_schemathesis_finds_nothing(served: Served, environment: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
     program = Path(environment("schemathesis")).parent / "schemathesis"
     command = [str(program), "run", f"{served.url}/openapi.json", "--checks", "all", "--seed", "1"]
-    command += ["--max-examples", "60", "--phases", "examples,coverage,fuzzing", "--no-color"]
+    command += [
+        "--max-examples",
+        "60",
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--no-color",
+        "--continue-on-failure",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "No issues found" in done.stdout
+    assert done.returncode == 0, done.stdout[-40000:] + done.stderr[-2000:]
+    counts = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert counts is not None and int(counts[1]) == int(counts[2]) > 100, done.stdout[-3000:]

@@ -17,6 +17,7 @@ from cloche.core.errors import NotFoundError
 from cloche.monitoring import exposition
 from cloche.serving.docs import docs_page
 from cloche.serving.openapi import openapi_document
+from cloche.serving.problems import NotAllowedError
 from cloche.serving.protocols.base import Dialect, Live
 from cloche.serving.state import WorkerState
 
@@ -31,16 +32,6 @@ _SECURE = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-
-
-class NotAllowedError(NotFoundError):
-    """The path is served, but not with this method."""
-
-    default_code = "CL-E306"
-
-    def __init__(self, message: str, allowed: Sequence[str]) -> None:
-        super().__init__(message, hint=f"use {' or '.join(allowed)}")
-        self.allowed = tuple(allowed)
 
 
 def not_allowed(allowed: Sequence[str]) -> NotAllowedError:
@@ -60,8 +51,8 @@ class Pages:
         routes: list[BaseRoute] = [
             Route("/livez", self._alive, methods=["GET"]),
             Route("/readyz", self._ready, methods=["GET"]),
-            Route("/v2/health/live", self._alive, methods=["GET"]),
-            Route("/v2/health/ready", self._ready, methods=["GET"]),
+            Route("/v2/health/live", self._oip_alive, methods=["GET"]),
+            Route("/v2/health/ready", self._oip_ready, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/openapi.json", self._document, methods=["GET"]),
             Route("/docs", self._page, methods=["GET"]),
@@ -100,6 +91,15 @@ class Pages:
 
     async def _ready(self, request: Request) -> Response:
         return Response(status_code=200 if self._state.answers() else 503)
+
+    async def _oip_alive(self, request: Request) -> Response:
+        # the protocol asks for the status only; KServe's client reads the body
+        return Response(b'{"live":true}', media_type="application/json")
+
+    async def _oip_ready(self, request: Request) -> Response:
+        ready = self._state.answers()
+        body = msgspec.json.encode({"ready": ready})
+        return Response(body, status_code=200 if ready else 503, media_type="application/json")
 
     async def _metrics(self, request: Request) -> Response:
         body, media_type = exposition.render(self._board, request.headers.get("accept", ""))

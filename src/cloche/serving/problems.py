@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -47,6 +48,16 @@ _BY_CODE = {
 _encode = msgspec.json.Encoder().encode
 
 
+class NotAllowedError(NotFoundError):
+    """The path is served, but not with this method."""
+
+    default_code = "CL-E306"
+
+    def __init__(self, message: str, allowed: Sequence[str]) -> None:
+        super().__init__(message, hint=f"use {' or '.join(allowed)}")
+        self.allowed = tuple(allowed)
+
+
 def status_of(error: ClocheError) -> int:
     """The HTTP status of an error, by its code or else its family."""
     status = _BY_CODE.get(error.code)
@@ -56,7 +67,9 @@ def status_of(error: ClocheError) -> int:
 
 
 def headers_of(error: ClocheError) -> list[tuple[bytes, bytes]]:
-    """The headers that an error brings: when to come back, how to prove who you are."""
+    """The headers that an error brings: when to come back, how to prove who you are, what may be done."""
+    if isinstance(error, NotAllowedError):
+        return [(b"allow", ", ".join(error.allowed).encode())]
     if isinstance(error, BusyError):
         return [(b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode())]
     if error.code in ("CL-E401", "CL-E402"):

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cloche.core.errors import ClocheError, InputError
-from cloche.core.signature import Columns, Field
+from cloche.core.signature import NUMPY_TYPES, Columns, Field
 from cloche.engine.validate import Flag
 from cloche.serving.problems import headers_of, status_of
 from cloche.serving.protocols import tensors
@@ -38,7 +38,7 @@ class _Tensor(msgspec.Struct):
     shape: list[int]
     datatype: str
     parameters: _Parameters | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Output(msgspec.Struct):
@@ -124,11 +124,11 @@ class OipDialect:
                 raise tensors.wrong(tensor.name, "came twice")
             size = tensor.parameters.binary_data_size if tensor.parameters else None
             if size is not None:
-                if size < 0 or at + size > len(binary) or tensor.data is not None:
+                if size < 0 or at + size > len(binary) or tensor.data is not msgspec.UNSET:
                     raise tensors.wrong(tensor.name, f"binary_data_size {size} does not fit", code="CL-E112")
                 flat = tensors.from_binary(tensor.name, tensor.datatype, tensor.shape, binary[at : at + size])
                 at += size
-            elif tensor.data is not None:
+            elif tensor.data is not msgspec.UNSET:
                 flat = tensors.from_json(
                     tensor.name, tensor.datatype, tensor.shape, tensor.data, nulls=field.missing
                 )
@@ -230,7 +230,9 @@ class OipDialect:
         return Response(self._encode(body), media_type="application/json")
 
     async def _ready(self, request: Request) -> Response:
-        return Response(status_code=200 if self._live.is_ready() else 503)
+        ready = self._live.is_ready()
+        body = self._encode({"name": self._live.deployment, "ready": ready})
+        return Response(body, status_code=200 if ready else 503, media_type="application/json")
 
     def openapi(self) -> Mapping[str, Any]:
         base, _ = self._bases()
@@ -261,7 +263,7 @@ class OipDialect:
             "properties": {
                 "name": {"type": "string", "enum": list(self._fields)},
                 "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-                "datatype": {"type": "string"},
+                "datatype": {"type": "string", "enum": list(NUMPY_TYPES)},
                 "data": {"type": "array"},
             },
             "required": ["name", "shape", "datatype", "data"],
@@ -276,7 +278,7 @@ class OipDialect:
                     "application/json": {
                         "schema": {
                             "type": "object",
-                            "properties": {"id": {"type": "string"}, "inputs": inputs},
+                            "properties": {"id": {"type": ["string", "null"]}, "inputs": inputs},
                             "required": ["inputs"],
                         },
                         "example": {"inputs": [_example(f, self._live.examples) for f in self._fields.values()]},

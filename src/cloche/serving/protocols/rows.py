@@ -172,7 +172,7 @@ def _builder(field: Field) -> Callable[[Sequence[Any]], Array]:
 def _type_problem(field: Field, value: Any, row: int) -> Problem | None:
     """What is wrong with the type or shape of a decoded value; ranges and categories are the engine's."""
     try:
-        msgspec.convert(value, _python_type(field))
+        msgspec.convert(_whole(value) if field.datatype in INTEGERS else value, _python_type(field))
     except msgspec.ValidationError as error:
         if value is None:
             return Problem(
@@ -187,6 +187,13 @@ def _type_problem(field: Field, value: Any, row: int) -> Problem | None:
             message += f": {reason}"
         return Problem(code, message, field.name, row, describe(field))
     return None
+
+
+def _whole(value: Any) -> Any:
+    """2.0 is a whole number in JSON, whose writers often know no other kind of number."""
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _kind(value: Any) -> str:
