@@ -1,0 +1,186 @@
+"""A project folder, `cloche up` as a real process, and a load on it: what the journeys are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOAD = Path(__file__).parents[2] / "benchmarks" / "load.py"
+#: Stands in the environment of all processes of a project, and tells them from other projects'.
+_MARK = "JOURNEY_IN"
+COMMAND = str(Path(sys.executable).parent / "cloche")
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    """The first true value of the condition; fails when there is none in time."""
+    ends = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+def cloche(
+    folder: Path, *arguments: str, check: bool = True, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command of the CLI in a folder."""
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@dataclass
+class Answer:
+    """An Answer is a status, headers with lower-case names, and a body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Serving:
+    """A Serving is one `cloche up`: its process is the supervisor."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes], log: Path, url: str) -> None:
+        self.folder = folder
+        self.process = process
+        self.log = log
+        self.url = url
+
+    def ask(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+    ) -> Answer:
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        named = {"content-type": "application/json"} if data is not None else {}
+        request = urllib.request.Request(
+            self.url + path, data, {**named, **(headers or {})}, method=method or ("POST" if data else "GET")
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.ask("/readyz", timeout=2).status == 200
+        return False
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        total = 0.0
+        for line in self.ask("/metrics").body.decode().splitlines():
+            is_it = line.startswith((f"{name}{{", f"{name} "))
+            if is_it and all(f'{k}="{v}"' in line for k, v in labels.items()):
+                total += float(line.rpartition(" ")[2])
+        return total
+
+    def children(self) -> dict[str, list[int]]:
+        """The living processes of this project's workers and hosts, by kind, whoever their parent is."""
+        found: dict[str, list[int]] = {"worker": [], "host": []}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                kind = next((kind for kind in found if f"cloche.app.{kind}".encode() in words), None)
+                is_zombie = (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+                if (
+                    kind
+                    and not is_zombie
+                    and f"{_MARK}={self.folder}\0".encode() in (entry / "environ").read_bytes()
+                ):
+                    found[kind].append(int(entry.name))
+        return found
+
+    def stop(self, how: int = signal.SIGTERM, seconds: float = 30.0) -> int:
+        """Ask the supervisor to end; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(seconds)
+
+    def kill_all(self) -> None:
+        """End whatever of it still runs, by process id."""
+        for pid in [self.process.pid, *(pid for pids in self.children().values() for pid in pids)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+@contextlib.contextmanager
+def up(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Serving]:
+    """`cloche up …` on a free port, ready; nothing of it is left afterwards."""
+    log = folder / f"up-{time.monotonic_ns()}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [COMMAND, "up", *arguments, "--port", "0"],
+            cwd=folder,
+            env={**os.environ, _MARK: str(folder), **(env or {})},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    serving = Serving(folder, process, log, "")
+
+    def url() -> str | None:
+        assert process.poll() is None, f"cloche up ended with {process.returncode}:\n{log.read_text()}"
+        found = re.search(r"(http://[^/\s]+)/predict/", log.read_text())
+        return found[1] if found else None
+
+    try:
+        serving.url = until(url, "cloche up is ready", 60.0)
+        until(serving.is_ready, "readyz")
+        yield serving
+        serving.stop()
+    finally:
+        serving.kill_all()
+
+
+class Load:
+    """A Load is the load generator running beside the test."""
+
+    def __init__(self, serving: Serving, path: str, body: Any, *options: str) -> None:
+        file = serving.folder / f"body-{time.monotonic_ns()}.json"
+        file.write_bytes(json.dumps(body).encode())
+        self._process = subprocess.Popen(
+            [sys.executable, str(LOAD), "--url", serving.url + path, "--body", str(file), *options],
+            stdout=subprocess.PIPE,
+        )
+
+    def result(self) -> dict[str, Any]:
+        out, _ = self._process.communicate(timeout=120)
+        assert self._process.returncode == 0
+        return json.loads(out)
+
+
+def in_background(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
