@@ -8,10 +8,11 @@ from pathlib import Path
 from cloche.app.loaded import Loaded
 from cloche.app.project import Project, open_project
 from cloche.bundle.bundle import Bundle
-from cloche.bundle.converters.base import ConvertOptions, find_converter
+from cloche.bundle.converters.base import Converted, ConvertOptions, find_converter
 from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.lineage import trace
 from cloche.bundle.pack import PackOptions, build
+from cloche.bundle.pickles import convert_pickle, is_pickle
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.core.reference import check_name
 from cloche.registry import ModelVersion
@@ -33,6 +34,7 @@ def pack(
     atol: float = ATOL,
     about: str | None = None,
     licence: str | None = None,
+    trust_pickle: bool = False,
     directory: Path | str | None = None,
 ) -> Bundle:
     """Pack a model as the next version of `name`: convert, prove, measure, sign and register it.
@@ -40,7 +42,8 @@ def pack(
     Parameters
     ----------
     model
-        A fitted scikit-learn model, the path of an ONNX file, or a Python class with `load` and `predict`.
+        A fitted scikit-learn model, the path of an ONNX file, or a Python class with `load` and `predict`
+        (also as `"sentiment.py:Sentiment"`).
     X, y
         Rows that the model was not trained on, and their labels: a frame, an array or a dict of columns.
         Without rows, inputs are drawn; without labels, there is no baseline quality.
@@ -50,6 +53,8 @@ def pack(
         How many examples are kept, and how near numbers must come: atol + rtol * |wanted|.
     about, licence
         What the card says of its purpose and limits, and its licence.
+    trust_pickle
+        Read the path of a .pkl or .joblib file, which can run any code, in a process without network.
     directory
         Where the project is looked for; default: the current folder and those above it.
 
@@ -72,6 +77,7 @@ def pack(
             options=options,
             code=None if code is None else tuple(map(str, code)),
             requirements=tuple(requirements),
+            trust_pickle=trust_pickle,
         )
 
 
@@ -85,20 +91,15 @@ def pack_into(
     options: PackOptions | None = None,
     code: tuple[str, ...] | None = None,
     requirements: tuple[str, ...] = (),
+    trust_pickle: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
     """`pack` into a project that is open; `progress` hears what is done next."""
     options = options or PackOptions()
-    model = Path(model) if isinstance(model, str) else model
-    if isinstance(model, Path) and ".py:" not in model.name and not model.exists():
-        raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
     if progress is not None:
         progress("converting")
-    converted = find_converter(model).convert(
-        model,
-        X,
-        ConvertOptions(code=code, requirements=requirements, rtol=options.rtol, atol=options.atol),
-    )
+    convert = ConvertOptions(code=code, requirements=requirements, rtol=options.rtol, atol=options.atol)
+    converted = _convert(model, X, convert, trust_pickle=trust_pickle)
     with project.bundles.stage() as staging:
         bundle = build(
             converted,
@@ -111,6 +112,17 @@ def pack_into(
             progress=progress,
         )
         return project.register(bundle)
+
+
+def _convert(model: object, X: object | None, options: ConvertOptions, *, trust_pickle: bool) -> Converted:
+    """A string is a path, but for `file.py:Class`, which the converter takes apart."""
+    if isinstance(model, str) and ".py:" not in model:
+        model = Path(model)
+    if isinstance(model, Path) and ".py:" not in model.name and not model.exists():
+        raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
+    if isinstance(model, Path) and is_pickle(model):
+        return convert_pickle(model, X, options, trusted=trust_pickle)
+    return find_converter(model).convert(model, X, options)
 
 
 def load(model: Bundle | Path | str, *, allow_code: bool = False, directory: Path | str | None = None) -> Loaded:

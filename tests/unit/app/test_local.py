@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import stat
 import sys
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_packing_from_a_frame_keeps_the_rows_apart(folder: Path) -> None:
     assert len(cloche.load("churn").bundle.golden().inputs["age"]) == 50
 
 
+def test_a_pickle_is_read_only_on_request_and_never_shipped(folder: Path) -> None:
+    model, frame, y = toy_classifier()
+    (folder / "model.pkl").write_bytes(pickle.dumps(model))
+    with pytest.raises(RefusedError) as caught:
+        cloche.pack("model.pkl", frame, y, name="churn")
+    assert caught.value.code == "CL-E407"
+    bundle = cloche.pack("model.pkl", frame, y, name="churn", trust_pickle=True)
+    assert {entry.path for entry in bundle.manifest.files if "/" in entry.path} == {"model/model.onnx"}
+    with cloche.load(bundle) as loaded:
+        assert loaded.predict(frame).tolist() == model.predict(frame).tolist()
+
+
 SENTIMENT = """
 class Sentiment:
     def load(self):
@@ -216,6 +229,13 @@ def test_a_class_runs_only_where_code_is_allowed(sentiment: type) -> None:
     assert caught.value.code == "CL-E406"
     with cloche.load(bundle, allow_code=True) as loaded:
         assert loaded.predict({"text": ["good good", "bad"]}).tolist() == [2.0, -1.0]
+
+
+def test_a_class_may_be_named_by_its_file(folder: Path, sentiment: type) -> None:
+    bundle = cloche.pack("sentiment.py:Sentiment", {"text": ["good", "bad"]}, name="sentiment")
+    assert bundle.manifest.description == "Sentiment"
+    with pytest.raises((NotFoundError, ConfigError)):
+        cloche.pack("nowhere.py:Sentiment", name="sentiment")
 
 
 def test_the_settings_may_allow_code(folder: Path, sentiment: type) -> None:
