@@ -82,6 +82,8 @@ class PythonRuntime:
         BusyError when there is no answer within the time-out, InputError CL-E118 for a request that killed
         two hosts and CL-E113 for a row that fits into no frame.
         """
+        if self._closed:
+            raise ModelError("the model was closed")
         rows = count_rows(columns)
         try:
             tensors, body = pack_columns(columns)
