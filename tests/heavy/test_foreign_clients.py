@@ -23,7 +23,7 @@ pytestmark = pytest.mark.heavy
 SCHEMATHESIS = """
 [[operations]]
 include-path = "/v2/models/fraud/infer"
-checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 422]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 413, 422]
 """
 CLIENTS = Path(__file__).parent / "clients"
 DATATYPES = {"amount": "FP64", "visits": "INT64", "country": "BYTES", "device": "BYTES"}
