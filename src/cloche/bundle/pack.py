@@ -19,7 +19,8 @@ from cloche.bundle.golden import Golden, encode_golden
 from cloche.bundle.manifest import FORMAT, GoldenFacts, Lineage, Manifest, ParityFacts
 from cloche.bundle.measure import BULK_ROWS, Load, choose_threads, measure
 from cloche.bundle.parity import compare
-from cloche.bundle.profile import Holdout, encode_profile, make_profile, with_facts
+from cloche.bundle.profile import Holdout, encode_profile
+from cloche.bundle.profiling import make_profile, with_facts
 from cloche.bundle.quality import assess, check_labels
 from cloche.bundle.rows import draw_rows
 from cloche.bundle.sbom import make_sbom

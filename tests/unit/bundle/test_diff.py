@@ -11,7 +11,8 @@ import pytest
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.diff import BundleDiff, diff
 from cloche.bundle.folder import write_folder
-from cloche.bundle.profile import encode_profile, make_profile
+from cloche.bundle.profile import encode_profile
+from cloche.bundle.profiling import make_profile
 from cloche.core.signature import Array, Columns, Field, Signature
 from cloche.testing import toy_signer
 

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cloche.bundle.profile import (
-    BINS,
     Categorical,
     Numeric,
     Scores,
     bin_numbers,
     decode_profile,
     encode_profile,
+)
+from cloche.bundle.profiling import (
+    BINS,
     make_profile,
     profile_numbers,
     profile_scores,
