@@ -42,7 +42,7 @@ class Shell:
 
     def run_block(self, example: Example) -> None:
         for command, expected in steps(example.parsed.replace("8080", self.port)):
-            if re.match(r"cloche up\b", command):
+            if re.match(r"cloche up\b", command) and "error[" not in expected:
                 server = Server(command)
                 self._servers.append(server)
                 server.wait_for(expected)
@@ -83,10 +83,10 @@ class Server:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        code = self._process.wait(_PATIENCE_S)
-        if code not in (0, 130):
-            raise AssertionError(f"$ {self.command}\nended with {code}\n{self.output}")
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            code = self._process.wait(_PATIENCE_S)
+            assert code == 130, f"$ {self.command}\nended with {code}\n{self.output}"
 
     def _read(self) -> None:
         assert self._process.stdout is not None

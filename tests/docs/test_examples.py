@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,19 +32,17 @@ def _language_of(path: Path) -> set[str]:
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_the_examples_of_a_document_run(document: Path, tmp_path: Path, free_port: int) -> None:
-    home = tmp_path / "home"
-    work = tmp_path / "work"
-    home.mkdir(mode=0o700)
-    work.mkdir()
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests/docs/examples.py", document, str(free_port)],
-        cwd=work,
-        env=os.environ | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
+    # A short path: sockets of `cloche up` lie in it.
+    with tempfile.TemporaryDirectory(prefix="cl-") as runtime:
+        done = subprocess.run(
+            [sys.executable, ROOT / "tests/docs/examples.py", document, str(free_port)],
+            cwd=tmp_path,
+            env=os.environ | {"XDG_RUNTIME_DIR": runtime},
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -12,7 +12,6 @@ import cloche
 from cloche.cli.main import COMMANDS
 from cloche.core.codes import CODES
 from cloche.monitoring.exposition import COUNTERS, GAUGES, HISTOGRAMS
-from cloche.settings.keys import KEYS
 
 ROOT = REFERENCE.parents[1]
 PROSE = [
@@ -23,12 +22,6 @@ PROSE = [
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_that_is_made_from_the_code_is_up_to_date(name: str) -> None:
     assert (REFERENCE / name).read_text() == PAGES[name](), "run `make docs`"
-
-
-def test_every_setting_is_documented() -> None:
-    text = (REFERENCE / "settings.md").read_text()
-    missing = [key.path for key in KEYS if key.path.rpartition(".")[2] not in text and key.path not in text]
-    assert not missing
 
 
 def test_every_command_code_metric_and_public_name_is_documented() -> None:
@@ -48,11 +41,12 @@ def test_every_metric_that_is_counted_is_shown() -> None:
     known = {*COUNTERS, *HISTOGRAMS, *GAUGES}
     counted = {
         name
-        for path in (ROOT / "src").rglob("*.py")
+        for room in ("app", "control", "engine", "monitoring", "serving")
+        for path in (ROOT / "src" / "cloche" / room).rglob("*.py")
         for name in re.findall(r'"(cloche_[a-z_]+)"', path.read_text())
-        if path.name != "exposition.py"
     }
-    assert counted - known - {"cloche_version"} == set()
+    assert len(counted) > 10
+    assert counted - known == set()
 
 
 @pytest.mark.parametrize("document", PROSE, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -64,6 +64,7 @@ def show(reference: str, /, *, terminal: _Terminal) -> None:
         {
             "reference": str(version),
             "digest": bundle.digest,
+            "signer": bundle.signer,
             "aliases": version.aliases,
             "manifest": bundle.manifest,
         },
