@@ -5,29 +5,24 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 
-from cloche.app.archives import import_bundle
 from cloche.app.banner import Facts, banner
+from cloche.app.choose import Chosen, choose, no_code
 from cloche.app.project import Project
-from cloche.bundle.archive import SUFFIX
 from cloche.bundle.bundle import Bundle
 from cloche.control import lock
-from cloche.core.errors import ConfigError, NotFoundError, RefusedError
+from cloche.core.errors import ConfigError, RefusedError
 from cloche.core.keys import KeyRecord
 from cloche.core.member import pass_json
 from cloche.core.platform import runtime_directory
-from cloche.registry import ModelVersion
 from cloche.runtimes.requirements import check_requirements
-from cloche.settings import Online, Settings, default_online
-from cloche.settings.keys import looks_like_path
+from cloche.settings import Settings
 from cloche.store.keys import Keys
 
 #: One answers, one is a warm spare.
@@ -36,15 +31,6 @@ _GRACE_S = 5.0
 _LEAST_DRAIN_S = 30.0
 #: A unix socket's path has at most 103 bytes on macOS, 107 on Linux; the longest of ours is this much more.
 _LONGEST_RUNTIME = 103 - len("/member-63.sock")
-_FILES = (".onnx", ".pkl", ".joblib", SUFFIX)
-
-
-class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """A Chosen is what is to be served: a deployment, and the version that its model names now."""
-
-    online: Online
-    version: ModelVersion
-    bundle: Bundle
 
 
 def up(
@@ -79,25 +65,6 @@ def runtime_folder(settings: Settings) -> Path:
             hint="set XDG_RUNTIME_DIR or TMPDIR to a folder with a shorter path",
         )
     return folder
-
-
-def choose(project: Project, model: str | None, *, progress: Callable[[str], None] | None = None) -> Chosen:
-    """What to serve; a file or class that is not packed yet is packed and registered."""
-    described = project.settings.online
-    if model is None:
-        if described is None:
-            raise ConfigError(
-                "there is nothing to serve: no model is named, and no cloche.toml has an [online.NAME]",
-                hint="cloche up fraud@champion, or cloche up model.onnx",
-            )
-        version, bundle = _find(project, described.model, described.name, progress)
-        return Chosen(online=described, version=version, bundle=bundle)
-    version, bundle = _find(project, model, None, progress)
-    if described is not None and described.name == version.model:
-        online = msgspec.structs.replace(described, model=str(version))
-    else:
-        online = default_online(version.model, str(version))
-    return Chosen(online=online, version=version, bundle=bundle)
 
 
 def make_wish(
@@ -189,52 +156,11 @@ def _group(kind: str, count: int, module: str, config: object) -> dict[str, Any]
     }
 
 
-def _find(
-    project: Project, model: str, name: str | None, progress: Callable[[str], None] | None
-) -> tuple[ModelVersion, Bundle]:
-    path = Path(model)
-    is_class = ".py:" in model
-    if is_class and not project.settings.serve.allow_code:
-        raise _no_code(model)  # before it is run, which packing does
-    if not (looks_like_path(model) or is_class or path.is_file()):
-        if path.suffix in _FILES:
-            raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
-        version = project.registry.resolve(model)
-        return version, project.open_version(version)
-    if path.is_dir():
-        found = Bundle.open(path, project.trusted() | {project.signer.public_key})
-        found.verify()
-        bundle = project.register(found, name)
-    elif path.suffix == SUFFIX and path.is_file():
-        bundle = import_bundle(project, path, name)
-    else:
-        # what packs imports much that serving needs not
-        pack_into = import_module("cloche.app.local").pack_into
-        wanted = name or _name_of(model)
-        bundle = pack_into(project, model if is_class else path, None, None, name=wanted, progress=progress)
-    assert bundle.reference is not None
-    return project.registry.resolve(bundle.reference), bundle
-
-
-def _name_of(model: str) -> str:
-    """`sentiment` for `code/Sentiment.py:Model`, `fraud-v2` for `./Fraud v2.onnx`."""
-    stem = Path(model.partition(".py:")[0] if ".py:" in model else Path(model).stem).name
-    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63] or "model"
-
-
 def _check_code(bundle: Bundle, *, allowed: bool) -> None:
     if bundle.manifest.runtime.kind == "python":
         if not allowed:
-            raise _no_code(bundle.reference or bundle.name)
+            raise no_code(bundle.reference or bundle.name)
         check_requirements(bundle.manifest.requirements)
-
-
-def _no_code(what: str) -> RefusedError:
-    return RefusedError(
-        f"{what} carries Python code, and code is not allowed here",
-        code="CL-E406",
-        hint="if you trust it: --allow-code, or allow_code = true under [serve] in cloche.toml",
-    )
 
 
 def _check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, tls_elsewhere: bool) -> None:

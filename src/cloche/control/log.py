@@ -30,6 +30,7 @@ def say(action: str, sentence: str, *, level: str = "info", **fields: object) ->
         emit(STDERR, f"{sentence}\n")
         return
     now = time.time()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    line = {"time": stamp, "level": level, "process": "supervisor", "action": action, "message": sentence}
-    emit(STDERR, json.dumps({**line, **fields}) + "\n", wait_s=0.0)
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}+00:00"
+    # the form of `monitoring.log`, which this process does not import
+    line = {"time": stamp, "level": level, "logger": "cloche.supervisor", "message": sentence, "action": action}
+    emit(STDERR, json.dumps({**line, **fields}, separators=(",", ":")) + "\n")

@@ -16,9 +16,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from cloche.app.archives import export_bundle
+from cloche.app.choose import choose
 from cloche.app.local import pack_into
 from cloche.app.project import Project, open_project
-from cloche.app.up import choose, make_wish, runtime_folder
+from cloche.app.up import make_wish, runtime_folder
 from cloche.app.worker import WorkerConfig
 from cloche.control.wish import Wish
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
@@ -169,9 +171,22 @@ def test_a_plain_onnx_file_is_packed_first(short: Path, tmp_path: Path) -> None:
     assert heard
 
 
+def test_a_file_that_was_packed_before_is_not_packed_again(short: Path, tmp_path: Path) -> None:
+    file = toy_onnx(tmp_path / "toy.onnx")
+    with open_project(tmp_path) as project:
+        first = wish_of(project, str(file))
+        assert wish_of(project, str(file))["digest"] == first["digest"]
+        toy_onnx(file, inputs=4)
+        assert str(choose(project, str(file)).version) == "toy:2"
+        toy_onnx(file, inputs=3)
+        assert str(choose(project, str(file)).version) == "toy:1"
+
+
 def test_a_bundle_folder_and_an_archive_are_registered(project: Project, tmp_path: Path) -> None:
     path = project.open("churn:1").path
     assert str(choose(project, str(path)).version) == "churn:1"
+    file = export_bundle(project, "churn:1", tmp_path / "churn.cloche")
+    assert str(choose(project, str(file)).version) == "churn:1"
 
 
 def test_code_runs_only_where_it_is_allowed(short: Path, tmp_path: Path) -> None:

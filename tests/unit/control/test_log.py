@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -40,8 +41,9 @@ def test_a_pipe_gets_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
     found = json.loads(lines[0])
     assert found["action"] == "died"
     assert found["message"] == "worker 1 died\nso it was"
-    assert (found["level"], found["pid"], found["process"]) == ("warning", 4711, "supervisor")
-    assert found["time"].endswith("Z")
+    assert (found["level"], found["pid"], found["logger"]) == ("warning", 4711, "cloche.supervisor")
+    written = datetime.fromisoformat(found["time"])
+    assert abs((datetime.now(UTC) - written).total_seconds()) < 5
 
 
 def test_a_terminal_gets_plain_words() -> None:

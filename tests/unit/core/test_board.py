@@ -97,15 +97,16 @@ def test_a_full_slot_does_not_reach_into_its_neighbour(board: Board) -> None:
         slot.cells[slot.series(key=str(number))] = -1
     assert neighbour.get(Head.PID) == 11
     assert neighbour.get(Head.STATE) == State.STARTING
-    assert board.find(2, series_hash({"key": "0"})) is None
+    assert board.series_from(2, 0) == []
 
 
-def test_a_series_is_found_in_the_slots_that_have_it(board: Board) -> None:
-    one = board.claim(1, Role.WORKER, pid=10, start=1)
+def test_the_series_of_a_slot_are_read_from_any_number_on(board: Board) -> None:
+    slot = board.claim(1, Role.WORKER, pid=10, start=1)
     board.claim(2, Role.WORKER, pid=11, start=1)
-    place = one.series(name="limit")
-    assert board.find(1, series_hash({"name": "limit"})) == place
-    assert board.find(2, series_hash({"name": "limit"})) is None
+    places = [(series_hash({"name": name}), slot.series(name=name)) for name in ("a", "b", "c")]
+    assert board.series_from(1, 0) == places
+    assert board.series_from(1, 2) == places[2:]
+    assert board.series_from(1, 3) == board.series_from(2, 0) == []
 
 
 def test_labels_that_come_later_are_read_too(board: Board, tmp_path: Path) -> None:

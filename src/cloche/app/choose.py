@@ -1,0 +1,114 @@
+"""What `cloche up` is to serve: a registered version, or a file that is packed or imported first."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import msgspec
+
+from cloche import __version__
+from cloche.app.archives import import_bundle
+from cloche.app.project import Project
+from cloche.bundle.archive import SUFFIX
+from cloche.bundle.bundle import Bundle
+from cloche.core.errors import ConfigError, NotFoundError, RefusedError
+from cloche.registry import ModelVersion
+from cloche.settings import Online, default_online
+from cloche.settings.keys import looks_like_path
+
+_FILES = (".onnx", ".pkl", ".joblib", SUFFIX)
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """A Chosen is what is to be served: a deployment, and the version that its model names now."""
+
+    online: Online
+    version: ModelVersion
+    bundle: Bundle
+
+
+def choose(project: Project, model: str | None, *, progress: Callable[[str], None] | None = None) -> Chosen:
+    """What to serve; a file or class that is not packed yet is packed and registered."""
+    described = project.settings.online
+    if model is None:
+        if described is None:
+            raise ConfigError(
+                "there is nothing to serve: no model is named, and no cloche.toml has an [online.NAME]",
+                hint="cloche up fraud@champion, or cloche up model.onnx",
+            )
+        version, bundle = _find(project, described.model, described.name, progress)
+        return Chosen(online=described, version=version, bundle=bundle)
+    version, bundle = _find(project, model, None, progress)
+    if described is not None and described.name == version.model:
+        online = msgspec.structs.replace(described, model=str(version))
+    else:
+        online = default_online(version.model, str(version))
+    return Chosen(online=online, version=version, bundle=bundle)
+
+
+def no_code(what: str) -> RefusedError:
+    return RefusedError(
+        f"{what} carries Python code, and code is not allowed here",
+        code="CL-E406",
+        hint="if you trust it: --allow-code, or allow_code = true under [serve] in cloche.toml",
+    )
+
+
+def _find(
+    project: Project, model: str, name: str | None, progress: Callable[[str], None] | None
+) -> tuple[ModelVersion, Bundle]:
+    path = Path(model)
+    is_class = ".py:" in model
+    if is_class and not project.settings.serve.allow_code:
+        raise no_code(model)  # before it is run, which packing does
+    if not (looks_like_path(model) or is_class or path.is_file()):
+        if path.suffix in _FILES:
+            raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
+        version = project.registry.resolve(model)
+        return version, project.open_version(version)
+    if path.is_dir():
+        found = Bundle.open(path, project.trusted() | {project.signer.public_key})
+        found.verify()
+        bundle = project.register(found, name)
+    elif path.suffix == SUFFIX and path.is_file():
+        bundle = import_bundle(project, path, name)
+    else:
+        bundle = _pack(project, model, name or _name_of(model), progress)
+    assert bundle.reference is not None
+    return project.registry.resolve(bundle.reference), bundle
+
+
+def _pack(project: Project, model: str, name: str, progress: Callable[[str], None] | None) -> Bundle:
+    """The bundle of a model file or class: made now, unless this very file was packed under this name before.
+
+    Otherwise each `up` of the same file would be another version, and could take over nothing that runs.
+    """
+    memo = None if ".py:" in model else _memo(project, Path(model), name)
+    if memo is not None and memo.exists() and (digest := memo.read_text()) in project.bundles:
+        return project.register(Bundle.open(project.bundles.path(digest), project.trusted(), digest=digest), name)
+    # what packs imports much that serving needs not
+    pack_into = import_module("cloche.app.local").pack_into
+    bundle: Bundle = pack_into(project, model, None, None, name=name, progress=progress)
+    if memo is not None:
+        memo.parent.mkdir(mode=0o700, exist_ok=True)
+        memo.write_text(bundle.digest)
+    return bundle
+
+
+def _memo(project: Project, file: Path, name: str) -> Path | None:
+    """Where it is written down what became of this file; another Cloche may pack it better."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        content = hashlib.file_digest(opened, "sha256").hexdigest()
+    return project.settings.data / "packed" / f"{name}-{__version__}-{content}"
+
+
+def _name_of(model: str) -> str:
+    """`sentiment` for `code/Sentiment.py:Model`, `fraud-v2` for `./Fraud v2.onnx`."""
+    stem = Path(model.partition(".py:")[0] if ".py:" in model else Path(model).stem).name
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63] or "model"
