@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ import msgspec
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import ClocheError, MissingExtraError, ModelError, RefusedError
 from cloche.core.member import Member
+from cloche.monitoring import log
 from cloche.runtimes.code import FOLDER, CodeFolder, import_class, inner_path
 from cloche.runtimes.host import Host, describe
 from cloche.runtimes.local_host import LENGTH, HostReport, HostTask, forbid_hosts
@@ -31,16 +32,21 @@ from cloche.runtimes.requirements import check_requirements
 
 #: How long a model may go on working once its host is to end.
 _GRACE_S = 5.0
+_LOOK_S = 1.0
 
 
 def main(arguments: list[str]) -> int:
     """Serve until drained; the exit code."""
     os.dup2(2, 1)  # what the model prints is no answer of ours
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     forbid_hosts()
     if arguments[0] == "--alone":
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         return run_alone(socket.socket(fileno=int(arguments[1])))
-    return run_member(Member.from_fd(int(arguments[0])))
+    logs = log.start(sys.stderr)
+    try:
+        return run_member(Member.from_fd(int(arguments[0])))
+    finally:
+        logs.stop()
 
 
 def run_member(member: Member) -> int:
@@ -57,6 +63,7 @@ def run_member(member: Member) -> int:
             model = load_model(code.path, manifest.runtime.entry, files)
             host = Host(model, bundle.signature, bundle.digest, Path(config["socket"]), member.slot)
             member.on_drain(host.drain)
+            end_when_stuck(host)
             member.ready()
             host.serve()
     except ClocheError as error:
@@ -81,6 +88,7 @@ def run_alone(leash: socket.socket) -> int:
             kind = type(error).__name__
             _report(leash, HostReport(kind=kind, code=error.code, message=error.message, hint=error.hint))
             return error.exit_code
+        end_when_stuck(hosts[0])
         _report(leash, HostReport(ready=True))
         hosts[0].serve()
     shutil.rmtree(Path(task.socket).parent, ignore_errors=True)
@@ -114,6 +122,21 @@ def load_model(folder: Path, entry: str, files: Mapping[str, bytes]) -> ModelCla
             f"the model's class did not load: {describe(error)}",
             hint=hint if isinstance(error, OSError) else "the traceback is in the log",
         ) from error
+
+
+def end_when_stuck(host: Host, end: Callable[[int], object] = os._exit) -> None:
+    """End the process when its model does not come back; a side thread looks each second.
+
+    The heartbeat can't tell: it goes on while the model hangs.
+    """
+
+    def watch() -> None:
+        while not host.is_stuck():
+            time.sleep(_LOOK_S)
+        print("the model did not come back from a call: its host is ended", file=sys.stderr, flush=True)
+        end(1)
+
+    threading.Thread(target=watch, name="cloche-stuck", daemon=True).start()
 
 
 def _read_task(leash: socket.socket) -> HostTask:

@@ -37,6 +37,8 @@ MAX_CONNECTIONS = 256
 MAX_WAITING = 1_024
 #: Rows that are joined into one call.
 MAX_ROWS = 8_192
+#: A call that goes on so long after the last of its deadlines will not come back.
+STUCK_S = 30.0
 _MAX_SOCKET_PATH = 100
 #: How long a draining host goes on trying to hand over its last answers.
 _GOODBYE_S = 5.0
@@ -79,6 +81,7 @@ class Host:
         self._waiting: deque[Waiting] = deque()
         self._callers: set[Caller] = set()
         self._draining = False
+        self._call_until_ns: int | None = None
         self._selector = selectors.DefaultSelector()
         self._listener = listen(path)
         self._inode = path.stat().st_ino
@@ -93,6 +96,11 @@ class Host:
         self._draining = True
         with contextlib.suppress(OSError):
             self._wake.send(b"d")
+
+    def is_stuck(self) -> bool:
+        """Whether the model works on a call that everybody has given up `STUCK_S` ago; from any thread."""
+        until_ns = self._call_until_ns
+        return until_ns is not None and time.monotonic_ns() > until_ns + STUCK_S * 1e9
 
     def serve(self) -> None:
         """Answer until drained. The model runs in the calling thread."""
@@ -195,9 +203,11 @@ class Host:
         if self._slot is not None:
             self._slot.set(Head.IN_FLIGHT, len(batch))
             self._slot.set(Head.EXECUTING, self._version)
+        self._call_until_ns = max(waiting.request.deadline_ns for waiting in batch)
         if len(batch) == 1 or not self._run_joined(batch):
             for waiting in batch:
                 self._run_one(waiting)
+        self._call_until_ns = None
         if self._slot is not None:
             self._slot.set(Head.EXECUTING, 0)
             self._slot.set(Head.IN_FLIGHT, 0)

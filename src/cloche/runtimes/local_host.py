@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import struct
@@ -53,7 +54,7 @@ class LocalHost:
         self.socket = socket_path
         self.pid = process.pid
         self._process = process
-        self._end = weakref.finalize(self, _end, process, leash, Path(socket_path).parent)
+        self._end = weakref.finalize(self, _end, os.getpid(), process, leash, Path(socket_path).parent)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -142,7 +143,9 @@ def _read_line(leash: socket.socket, deadline: float) -> bytes:
     return bytes(line)
 
 
-def _end(process: subprocess.Popen[bytes], leash: socket.socket, folder: Path) -> None:
+def _end(owner: int, process: subprocess.Popen[bytes], leash: socket.socket, folder: Path) -> None:
+    if os.getpid() != owner:  # a fork of the owner ends: the host is not its own
+        return
     leash.close()
     try:
         process.wait(_END_S)

@@ -17,8 +17,8 @@ from cloche.runtimes.base import Read, RuntimePlace, RuntimeSpec
 from cloche.runtimes.code import split_entry
 from cloche.runtimes.connection import Connection, HostGoneError
 from cloche.runtimes.frames import FrameError, FrameTooLargeError, Request, Tensor, pack_columns
-from cloche.runtimes.guard import RetryBudget, Suspects
 from cloche.runtimes.local_host import LocalHost, start_host
+from cloche.runtimes.retry import RetryBudget, Suspects
 
 #: Between two looks for a host while none is there.
 _LOOK_S = 0.005

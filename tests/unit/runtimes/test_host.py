@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cloche.app.host import end_when_stuck
 from cloche.core.board import Board, Head, Role
 from cloche.core.errors import ConfigError
 from cloche.core.signature import Columns, Field, Signature
@@ -376,6 +377,26 @@ def test_a_drain_answers_what_has_come_and_then_lets_go(path: Path) -> None:
     assert not path.exists()
     caller.socket.close()
     waiting.socket.close()
+
+
+def test_a_model_that_does_not_come_back_is_stuck_once_everybody_has_given_up(
+    host: Host, call: Callable[[], RawCaller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_module, "STUCK_S", 0.0)
+    Doubling.gate.clear()
+    Doubling.busy.clear()
+    caller = call()
+    caller.send(numbers(0), left_s=0.3)
+    assert Doubling.busy.wait(10)
+    assert not host.is_stuck()
+    wait_for(host.is_stuck)
+    ended: list[int] = []
+    end_when_stuck(host, ended.append)
+    wait_for(lambda: ended == [1])
+
+    Doubling.gate.set()
+    assert caller.values() == [0.0]
+    wait_for(lambda: not host.is_stuck())
 
 
 def test_a_successor_takes_the_path_and_keeps_it(path: Path) -> None:

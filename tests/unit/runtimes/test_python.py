@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -412,8 +414,31 @@ def test_a_host_of_its_own_ends_with_the_runtime() -> None:
     runtime.close()
 
     assert not is_alive(pid, start)
-    with pytest.raises(BusyError):
+    with pytest.raises(ModelError, match="was closed"):
         runtime.run(texts("a"))
+
+
+def test_the_end_of_a_fork_leaves_the_host_to_its_owner(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from cloche.runtimes.base import RuntimePlace, RuntimeSpec\n"
+        "from cloche.runtimes.python import PythonRuntime\n"
+        "from cloche.core.signature import Field, Signature\nimport numpy as np\n"
+        "signature = Signature(inputs=(Field(name='n', datatype='FP64', shape=(-1,)),),"
+        " outputs=(Field(name='value', datatype='FP64', shape=(-1,)),))\n"
+        "code = b'class M:\\n  def load(self): ...\\n  def predict(self, n): return n'\n"
+        "spec = RuntimeSpec(kind='python', entry='code/m.py:M')\n"
+        "runtime = PythonRuntime.load(spec, signature, lambda name: code, RuntimePlace(digest='d'))\n"
+        "child = os.fork()\n"
+        "if child == 0:\n    sys.exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "print(runtime.run({'n': np.ones(1)})['value'].tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.stdout == "[1.0]\n", done.stderr
 
 
 def test_a_host_of_its_own_that_was_killed_is_started_again() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloche.runtimes.guard import RetryBudget, Suspects
+from cloche.runtimes.retry import RetryBudget, Suspects
 
 
 def test_single_failures_are_retried_and_an_outage_is_not() -> None:
