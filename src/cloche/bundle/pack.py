@@ -16,7 +16,7 @@ from cloche.bundle.card import make_card
 from cloche.bundle.converters.base import Converted
 from cloche.bundle.folder import list_files, write_folder
 from cloche.bundle.golden import Golden, encode_golden
-from cloche.bundle.manifest import FORMAT, GoldenFacts, Lineage, Manifest, ParityFacts
+from cloche.bundle.manifest import FORMAT, GoldenFacts, Lineage, Manifest, Measured, ParityFacts
 from cloche.bundle.measure import BULK_ROWS, Load, choose_threads, measure
 from cloche.bundle.parity import compare
 from cloche.bundle.profile import Holdout, encode_profile
@@ -76,37 +76,20 @@ def build(
     columns = draw_rows(converted.signature, _DRAWN_ROWS) if given is None else given
 
     tell("comparing with the original" if converted.reference else "running the rows")
-    runtime = load(converted.runtime, True)
-    try:
-        outputs = _run(runtime, columns, drawn=given is None)
-        parity = _prove(converted, outputs, options)
-        golden = _sample(converted, columns, outputs, options)
-        _check_alone(runtime, golden)
-    finally:
-        runtime.close()
+    proof = _prove(converted, columns, options, load)
+    files = {**converted.files, GOLDEN: encode_golden(proof.golden)}
 
     tell("measuring quality")
     quality: dict[str, float] | None = None
     holdout: Holdout | None = None
     if y is not None:
-        quality, holdout = assess(converted.task, converted.signature, outputs, y)
-    files = {**converted.files, GOLDEN: encode_golden(golden)}
+        quality, holdout = assess(converted.task, converted.signature, proof.outputs, y)
     if given is not None:
-        profile = make_profile(converted.signature, columns, outputs, holdout)
+        profile = make_profile(converted.signature, columns, proof.outputs, holdout)
         files[PROFILE] = encode_profile(profile)
 
     tell("measuring speed")
-    spec = converted.runtime
-    if runtime.in_process:
-        spec = choose_threads(load, spec, columns)
-    measured = measure(
-        load,
-        spec,
-        columns,
-        size_bytes=sum(map(len, converted.files.values())),
-        original_bytes=converted.original_bytes,
-        original_row_s=converted.original_row_s,
-    )
+    spec, measured = _measure(converted, columns, load, in_process=proof.in_process)
 
     manifest = Manifest(
         format=FORMAT,
@@ -118,14 +101,14 @@ def build(
         signature=converted.signature if given is None else with_facts(converted.signature, columns),
         runtime=spec,
         requirements=converted.requirements,
-        golden=GoldenFacts(rows=count_rows(golden.inputs), rtol=options.rtol, atol=options.atol),
+        golden=GoldenFacts(rows=count_rows(proof.golden.inputs), rtol=options.rtol, atol=options.atol),
         quality=quality,
         rows=0 if given is None else count_rows(columns),
-        parity=parity,
+        parity=proof.parity,
         measured=measured,
         lineage=lineage,
         licence=options.licence,
-        notes=_notes(given, y, quality, outputs),
+        notes=_notes(given, y, quality, proof.outputs),
         files=(),
     )
     files[CARD] = make_card(manifest, options.about).encode()
@@ -179,13 +162,46 @@ def _run(runtime: Runtime, columns: Columns, *, drawn: bool) -> Columns:
         ) from error
 
 
-def _prove(converted: Converted, outputs: Columns, options: PackOptions) -> ParityFacts | None:
-    reference = converted.reference
-    if reference is None:
-        return None
-    rows = count_rows(reference)
-    found = compare(reference, take_rows(outputs, 0, rows), rtol=options.rtol, atol=options.atol)
-    return ParityFacts(rows=rows, max_difference=found.max_difference)
+class _Proof(msgspec.Struct, frozen=True):
+    """A _Proof is what the bundle's runtime answered, and how that compares with the original."""
+
+    outputs: Columns
+    golden: Golden
+    parity: ParityFacts | None
+    in_process: bool
+
+
+def _prove(converted: Converted, columns: Columns, options: PackOptions, load: Load) -> _Proof:
+    """Run all rows; raise ConversionError unless the answers are the original's and each row's own."""
+    parity = None
+    runtime = load(converted.runtime, True)
+    try:
+        outputs = _run(runtime, columns, drawn=converted.columns is None)
+        if (reference := converted.reference) is not None:
+            rows = count_rows(reference)
+            found = compare(reference, take_rows(outputs, 0, rows), rtol=options.rtol, atol=options.atol)
+            parity = ParityFacts(rows=rows, max_difference=found.max_difference)
+        golden = _sample(converted, columns, outputs, options)
+        _check_alone(runtime, golden)
+    finally:
+        runtime.close()
+    return _Proof(outputs, golden, parity, runtime.in_process)
+
+
+def _measure(
+    converted: Converted, columns: Columns, load: Load, *, in_process: bool
+) -> tuple[RuntimeSpec, Measured]:
+    spec = converted.runtime
+    if in_process:
+        spec = choose_threads(load, spec, columns)
+    return spec, measure(
+        load,
+        spec,
+        columns,
+        size_bytes=sum(map(len, converted.files.values())),
+        original_bytes=converted.original_bytes,
+        original_row_s=converted.original_row_s,
+    )
 
 
 def _sample(converted: Converted, columns: Columns, outputs: Columns, options: PackOptions) -> Golden:

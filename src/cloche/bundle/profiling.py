@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import numpy as np
 
@@ -89,21 +91,17 @@ def profile_numbers(values: Array) -> Numeric:
 
 def profile_words(values: Array) -> Categorical:
     """A column of words (object, bool or integer labels); None is missing."""
-    words = [_word(value) for value in values.reshape(-1).tolist()]
-    present = [word for word in words if word is not None]
-    named, counts = np.unique(np.array(present, dtype=object), return_counts=True)
-    order = [
-        place
-        for place in np.argsort(-counts, kind="stable").tolist()
-        if len(named[place]) <= MAX_CATEGORY_CHARACTERS
-    ][:CATEGORIES]
-    kept = tuple(int(counts[place]) for place in order)
+    words = Counter(values.reshape(-1).tolist())
+    missing = words.pop(None, 0)
+    named = sorted((-count, _word(value)) for value, count in words.items())
+    kept = [(word, -less) for less, word in named if len(word) <= MAX_CATEGORY_CHARACTERS][:CATEGORIES]
+    present = sum(words.values())
     return Categorical(
-        rows=len(words),
-        missing=len(words) - len(present),
-        values=tuple(str(named[place]) for place in order),
-        counts=kept,
-        other=len(present) - sum(kept),
+        rows=missing + present,
+        missing=missing,
+        values=tuple(word for word, _ in kept),
+        counts=tuple(count for _, count in kept),
+        other=present - sum(count for _, count in kept),
         distinct=len(named),
     )
 
@@ -139,9 +137,7 @@ def _column(field: Field, column: Array) -> Column:
     return profile_numbers(column)
 
 
-def _word(value: object) -> str | None:
-    if value is None:
-        return None
+def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
