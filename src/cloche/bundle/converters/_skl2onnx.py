@@ -22,6 +22,8 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.base import is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from cloche.bundle.converters import _encoders, _graph, _trees
 from cloche.bundle.converters._prepare import describe, parts, prepare
@@ -102,8 +104,11 @@ def _check_kind(model: Any) -> None:
             code="CL-E802",
             hint="pack a Python class with `load` and `predict` instead",
         )
-    if not hasattr(model, "n_features_in_") and not hasattr(model, "classes_"):
-        raise ConversionError(f"{describe(model)} is not fitted", code="CL-E802", hint="call fit before packing")
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        words = f"{describe(model)} is not fitted"
+        raise ConversionError(words, code="CL-E802", hint="call fit before packing") from None
 
 
 def _given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Field, ...]]:
