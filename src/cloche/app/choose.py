@@ -87,7 +87,7 @@ def _pack(project: Project, model: str, name: str, progress: Callable[[str], Non
 
     Otherwise each `up` of the same file would be another version, and could take over nothing that runs.
     """
-    memo = None if ".py:" in model else _memo(project, Path(model), name)
+    memo = _memo(project, model, name)
     if memo is not None and memo.exists() and (digest := memo.read_text()) in project.bundles:
         return project.register(Bundle.open(project.bundles.path(digest), project.trusted(), digest=digest), name)
     # what packs imports much that serving needs not
@@ -99,13 +99,17 @@ def _pack(project: Project, model: str, name: str, progress: Callable[[str], Non
     return bundle
 
 
-def _memo(project: Project, file: Path, name: str) -> Path | None:
+def _memo(project: Project, model: str, name: str) -> Path | None:
     """Where it is written down what became of this file; another Cloche may pack it better."""
+    stem, is_class, inner = model.partition(".py:")
+    file = Path(f"{stem}.py" if is_class else model)
     if not file.is_file():
         return None
+    content = hashlib.sha256(f"{__version__} {inner}\n".encode())
     with file.open("rb") as opened:
-        content = hashlib.file_digest(opened, "sha256").hexdigest()
-    return project.settings.data / "packed" / f"{name}-{__version__}-{content}"
+        while block := opened.read(1 << 20):
+            content.update(block)
+    return project.settings.data / "packed" / f"{name}-{content.hexdigest()}"
 
 
 def _name_of(model: str) -> str:

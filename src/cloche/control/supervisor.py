@@ -135,6 +135,8 @@ def main(arguments: list[str]) -> int:
     except StartFailedError as error:
         emit(STDERR, f"{error}\n", wait_s=_PATIENCE_S)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # it came before anything was started
 
 
 def _open_board(path: Path) -> Board:

@@ -199,6 +199,7 @@ def test_code_runs_only_where_it_is_allowed(short: Path, tmp_path: Path) -> None
         assert project.registry.models() == ()
     with open_project(tmp_path, overrides={"serve.allow_code": True}) as project:
         wish = wish_of(project, f"{source}:Longest")
+        assert wish_of(project, f"{source}:Longest")["digest"] == wish["digest"]
     hosts, workers = Wish.parse(wish).groups
     assert hosts.size == 2
     assert [config["socket"] for config in hosts.config] == list(workers.config[0]["hosts"])
