@@ -1,0 +1,161 @@
+"""`cloche pack`, `models`, `alias`, `diff`, `export`, `import`, `verify`: a model's way through the registry."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from tests.unit.cli.conftest import Cloche
+
+from cloche.app.local import pack
+
+
+def make_rows(n: int, seed: int) -> tuple[pd.DataFrame, pd.Series]:
+    random = np.random.default_rng(seed)
+    rows = pd.DataFrame({"age": random.integers(18, 80, n).astype(float), "income": random.normal(50.0, 9.0, n)})
+    return rows, pd.Series(np.where(rows["age"] + rows["income"] > 99, "yes", "no"), name="bought")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose registry holds shop:1 and shop:2, and the files of a third model."""
+    folder = tmp_path_factory.mktemp("packed")
+    X, y = make_rows(300, 0)
+    for strength in (1.0, 0.01):
+        pack(LogisticRegression(C=strength).fit(X, y), *make_rows(80, 1), name="shop", directory=folder)
+    joblib.dump(LogisticRegression().fit(X, y), folder / "model.joblib")
+    X_holdout, y_holdout = make_rows(60, 2)
+    X_holdout.assign(bought=y_holdout).to_csv(folder / "holdout.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def shop(cloche: Cloche, packed: Path, tmp_path: Path) -> Cloche:
+    """`cloche` in a copy of the packed folder."""
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+    return cloche
+
+
+def test_packing_a_file_prints_what_it_became_and_registers_it(shop: Cloche) -> None:
+    result = shop(
+        "pack", "model.joblib", "--trust-pickle", "--name", "churn", "--data", "holdout.csv", "--label", "bought"
+    )
+    assert result.code == 0, result.err
+    facts = dict(line.split(None, 1) for line in result.out.splitlines())
+    assert facts["model"].startswith("churn:1  sha256 ")
+    assert facts["parity"].startswith("same answers on 60 rows")
+    assert " before, " in facts["size"]
+    assert "accuracy" in facts["quality"]
+    assert {"load", "runtime", "packed"} <= set(facts)
+    assert "rows/s" in result.out
+    assert "p50" in result.out
+    assert "p99" in result.out
+    assert "next  cloche up churn:1" in result.err
+
+
+def test_a_pickle_is_refused_without_a_word(shop: Cloche) -> None:
+    result = shop("pack", "model.joblib", "--name", "churn")
+    assert result.code == 4
+    assert "--trust-pickle" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["pack", "nothing.onnx", "--name", "a"], 3),
+        (["pack", "model.joblib", "--trust-pickle", "--name", "Not A Name"], 2),
+        (["pack", "model.joblib", "--name", "a", "--data", "nothing.csv"], 3),
+        (["pack", "holdout.csv", "--name", "a"], 2),
+        (["pack", "model.joblib"], 2),
+    ],
+)
+def test_what_can_not_be_packed_is_said(shop: Cloche, words: list[str], code: int) -> None:
+    result = shop(*words)
+    assert result.code == code, result.err
+    assert "error[CL-E" in result.err
+    assert "hint: " in result.err
+
+
+def test_models_are_listed_a_version_a_line(shop: Cloche) -> None:
+    lines = shop("models", "ls").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["VERSION", "shop:2", "shop:1"]
+    assert "champion" in lines[2]
+    items = shop("models", "ls", "shop", "--json").json["items"]
+    assert [item["reference"] for item in items] == ["shop:2", "shop:1"]
+    assert items[1]["aliases"] == ["champion"]
+
+
+def test_a_model_that_is_not_there_is_exit_code_3(shop: Cloche) -> None:
+    result = shop("models", "ls", "shopp")
+    assert result.code == 3
+    assert "shop" in result.err
+
+
+def test_showing_a_version_shows_its_signature(shop: Cloche) -> None:
+    out = shop("models", "show", "shop:1").out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["in", "age", "FP64", "[-1]"] in [row[:4] for row in rows]
+    assert ["out", "label", "BYTES", "[-1]", "no,", "yes"] in rows
+    manifest = shop("models", "show", "shop:1", "--json").json["manifest"]
+    assert [field["name"] for field in manifest["signature"]["inputs"]] == ["age", "income"]
+
+
+def test_an_alias_moves_and_says_how_to_undo_it(shop: Cloche) -> None:
+    result = shop("alias", "shop:2", "champion")
+    assert result.out == ("shop@champion is now shop:2 (was shop:1; undo it with  cloche alias shop:1 champion)\n")
+    assert shop("alias", "shop:2", "candidate", "--json").json["before"] is None
+    assert shop("models", "show", "shop@candidate", "--json").json["reference"] == "shop:2"
+
+
+def test_latest_can_not_be_moved(shop: Cloche) -> None:
+    assert shop("alias", "shop:1", "latest").code == 2
+
+
+def test_versions_are_compared_by_signature_quality_and_costs(shop: Cloche) -> None:
+    out = shop("diff", "shop:1", "shop:2").out
+    assert out.startswith("signature: the same\n")
+    kinds = {line.split()[0] for line in out.splitlines() if line}
+    assert {"quality", "cost", "profile"} <= kinds
+    assert shop("diff", "shop:1", "shop:1").out == "shop:1 and shop:1 are the same bundle\n"
+    assert shop("diff", "shop:1", "shop:2", "--json").json["diff"]["same"] is False
+
+
+def test_a_bundle_goes_to_a_folder_that_learns_to_trust_its_signer(shop: Cloche, tmp_path: Path) -> None:
+    signer = shop("models", "show", "shop:1", "--json").json["signer"]
+    exported = shop("export", "shop:1")
+    assert (tmp_path / "shop-1.cloche").is_file(), exported.err
+    away = tmp_path / "away"
+    away.mkdir()
+    shutil.move(tmp_path / "shop-1.cloche", away)
+
+    assert shop("-C", str(away), "import", "shop-1.cloche").code == 4
+    verified = shop("-C", str(away), "verify", "shop-1.cloche", "--trust", signer)
+    assert verified.code == 0, verified.err
+    assert shop("-C", str(away), "import", "shop-1.cloche", "--name", "bought").out == "imported as bought:1\n"
+
+
+def test_one_flipped_byte_is_refused_by_name(shop: Cloche, tmp_path: Path) -> None:
+    shop("export", "shop:1", "out.cloche")
+    archive = tmp_path / "out.cloche"
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    result = shop("verify", "out.cloche")
+    assert result.code == 4
+    assert "CL-E40" in result.err
+
+
+def test_a_version_is_verified_where_it_lies(shop: Cloche, tmp_path: Path) -> None:
+    assert shop("verify", "shop:1").code == 0
+    digest = shop("models", "show", "shop:1", "--json").json["digest"]
+    card = tmp_path / ".cloche" / "bundles" / digest / "card.md"
+    card.chmod(0o644)
+    card.write_text("another card")
+    result = shop("verify", "shop:1")
+    assert result.code == 4
+    assert "card.md" in result.err
