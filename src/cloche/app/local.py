@@ -13,6 +13,7 @@ from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.lineage import trace
 from cloche.bundle.pack import PackOptions, build
 from cloche.bundle.pickles import convert_pickle, is_pickle
+from cloche.bundle.sbom import package_of
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.core.reference import check_name
 from cloche.registry import ModelVersion
@@ -107,7 +108,7 @@ def pack_into(
             y=y,
             folder=staging / "bundle",
             signer=project.signer,
-            lineage=trace(Path.cwd()),
+            lineage=trace(Path.cwd(), map(package_of, requirements)),
             options=options,
             progress=progress,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.sign import KEY_FILE, Signer
+from cloche.core.errors import ConfigError
 from cloche.core.reference import Reference
 from cloche.registry import ModelVersion, Registry
 from cloche.settings import Settings, load_settings
@@ -96,5 +97,16 @@ def open_project(
         overrides=overrides,
     )
     if create:
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(settings.data)
     return Project(settings, Store(settings.database, create=create))
+
+
+def _make_folder(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the data folder {data} can't be made: {error.strerror}",
+            code="CL-E201",
+            hint="set CLOCHE_DATA, or data under [project], to a folder that you can write to",
+        ) from None

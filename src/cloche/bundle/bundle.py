@@ -7,9 +7,6 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from cloche.bundle.golden import Golden, decode_golden
 from cloche.bundle.manifest import (
@@ -108,34 +105,6 @@ class Bundle:
         """What the held-out rows looked like; None when it was packed without rows."""
         return decode_profile(self.read(PROFILE)) if PROFILE in self._entries else None
 
-    def summary(self) -> dict[str, Any]:
-        """What `pack` and `models show` say of it: plain values, units in the names, None where not known."""
-        what = self.manifest
-        return {
-            "reference": self.reference,
-            "name": what.name,
-            "digest": self.digest,
-            "signer": self.signer,
-            "path": str(self.path),
-            "created": what.created,
-            "framework": what.framework,
-            "description": what.description,
-            "task": what.task,
-            "inputs": len(what.signature.inputs),
-            "outputs": [field.name for field in what.signature.outputs],
-            "rows": what.rows,
-            "runtime": what.runtime.kind,
-            "threads": what.runtime.threads,
-            "bulk_threads": what.runtime.bulk_threads,
-            "golden": msgspec.structs.asdict(what.golden),
-            "parity": None if what.parity is None else msgspec.structs.asdict(what.parity),
-            "quality": what.quality,
-            "measured": None if what.measured is None else msgspec.structs.asdict(what.measured),
-            "requirements": list(what.requirements),
-            "licence": what.licence,
-            "notes": list(what.notes),
-        }
-
     def __repr__(self) -> str:
         what = self.manifest
         size = format_size(sum(entry.size for entry in what.files))
@@ -164,8 +133,9 @@ def _changed(name: str, why: str) -> RefusedError:
 def _read_file(root: Path, name: str, limit: int) -> bytes:
     """Up to `limit` + 1 bytes of a regular file below `root`; no link is followed on the way."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = -1
     try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for folder in name.split("/")[:-1]:
             inner = os.open(folder, flags | os.O_DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
@@ -175,7 +145,8 @@ def _read_file(root: Path, name: str, limit: int) -> bytes:
     except OSError as error:
         raise _changed(name, f"it can't be opened ({error.strerror})") from None
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
     with os.fdopen(file, "rb") as opened:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise _changed(name, "it is not a regular file")

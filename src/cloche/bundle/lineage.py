@@ -27,6 +27,8 @@ _TELLING = (
     "xgboost",
 )
 _GIT_TIMEOUT_S = 5.0
+#: A repository may name a program that git would start to look for changes.
+_NO_HOOKS = ("-c", "core.fsmonitor=false")
 
 
 def trace(folder: Path, extra: Iterable[str] = ()) -> Lineage:
@@ -55,7 +57,7 @@ def _git(folder: Path, *words: str) -> str | None:
     """What git prints; None where there is no git, no repository or no answer in time."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            ["git", "-C", str(folder), *_NO_HOOKS, *words],
             capture_output=True,
             check=True,
             encoding="utf-8",

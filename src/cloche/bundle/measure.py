@@ -44,7 +44,7 @@ def choose_threads(
 ) -> RuntimeSpec:
     """The spec with the thread counts that were fastest, for one row and for many; few where it is a tie."""
     candidates = [1]
-    while 2 * candidates[-1] <= (cores or os.cpu_count() or 1):
+    while 2 * candidates[-1] <= (cores or _usable_cores()):
         candidates.append(2 * candidates[-1])
     if len(candidates) == 1:
         return spec
@@ -151,6 +151,10 @@ def resident_bytes(pid: int | None = None) -> int:
         scale = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
     return pages * resource.getpagesize()
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _time(call: Callable[[int], object], calls: int, budget_s: float, clock: Callable[[], float]) -> list[float]:

@@ -20,8 +20,7 @@ def make_sbom(manifest: Manifest, files: Sequence[FileEntry]) -> bytes:
     """The bytes of `sbom.json`."""
     names = {"cloche", *_RUNTIME_NEEDS.get(manifest.runtime.kind, ())}
     for requirement in manifest.requirements:
-        if found := _NAME.match(requirement):
-            names.add(normalise(found[1]))
+        names.add(package_of(requirement))
     content = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -44,9 +43,10 @@ def make_sbom(manifest: Manifest, files: Sequence[FileEntry]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(content), indent=1)
 
 
-def normalise(name: str) -> str:
-    """A package's name as the index writes it: `Scikit_Learn` is `scikit-learn`."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def package_of(requirement: str) -> str:
+    """The package of a requirement, as the index writes it: `scikit-learn` of `Scikit_Learn[all]>=1.5`."""
+    found = _NAME.match(requirement)
+    return re.sub(r"[-_.]+", "-", found[1] if found else requirement).lower()
 
 
 def _library(name: str) -> dict[str, Any]:

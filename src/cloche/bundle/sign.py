@@ -58,7 +58,13 @@ class Signer:
         path = data / KEY_FILE
         if not path.exists():
             _write_once(path, Ed25519PrivateKey.generate().private_bytes_raw().hex() + "\n")
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise RefusedError(
+                f"the signing key {path} can't be read: {error.strerror}",
+                hint="it must be a file of yours, and no link",
+            ) from None
         with os.fdopen(descriptor) as file:
             if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
                 raise RefusedError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloche.app.project import open_project
-from cloche.core.errors import NotFoundError
+from cloche.core.errors import ConfigError, NotFoundError
 from cloche.testing import FakeClock, memory_store
 
 
@@ -45,6 +45,12 @@ def test_the_data_variable_moves_the_data(folder: Path, monkeypatch: pytest.Monk
     with open_project(folder) as project:
         assert project.settings.data == folder / "elsewhere"
         assert project.bundles.root == folder / "elsewhere" / "bundles"
+
+
+def test_a_data_folder_that_can_t_be_made_is_said_so(folder: Path) -> None:
+    (folder / ".cloche").write_text("in the way")
+    with pytest.raises(ConfigError, match="can't be made"):
+        open_project(folder)
 
 
 def test_a_fake_clock_moves_only_forward() -> None:

@@ -131,12 +131,3 @@ def test_its_repr_is_short_and_tells_what_it_is(bundle: Bundle) -> None:
     assert text.count("\n") < 3
     assert "toy" in text
     assert bundle.digest[:12] in text
-
-
-def test_its_summary_is_plain_values_in_the_units_that_it_names(bundle: Bundle) -> None:
-    summary = bundle.summary()
-    assert summary["name"] == "toy"
-    assert summary["rows"] == 200
-    assert summary["parity"]["rows"] == 200
-    assert summary["measured"]["row_p50_s"] > 0
-    assert summary["quality"]["mae"] == pytest.approx(0.5, abs=1e-3)

@@ -110,5 +110,5 @@ def test_a_link_in_the_key_s_place_is_not_followed(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / KEY_FILE).symlink_to(tmp_path / "elsewhere" / KEY_FILE)
-    with pytest.raises(OSError):
+    with pytest.raises(RefusedError, match="can't be read"):
         Signer.of_folder(data)
