@@ -33,6 +33,14 @@ class Parameter(msgspec.Struct, frozen=True):
         return (typing.get_origin(self.annotation) or self.annotation) in (list, Sequence)
 
 
+def unwrap(annotation: Any) -> Any:
+    """What an alias made by `type` stands for (numpy's NDArray is one in its later versions)."""
+    while hasattr(alias := typing.get_origin(annotation) or annotation, "__value__"):
+        arguments = typing.get_args(annotation)
+        annotation = alias.__value__[arguments] if arguments else alias.__value__
+    return annotation
+
+
 class Call(msgspec.Struct, frozen=True):
     """A Call is how `predict` of a class is called."""
 
@@ -70,10 +78,10 @@ def read_class(model: type) -> Call:
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise _bad(f"{name}.predict takes `{parameter.name}` by position only")
         required = parameter.default is parameter.empty
-        parameters.append(Parameter(parameter.name, hints.get(parameter.name), required))
+        parameters.append(Parameter(parameter.name, unwrap(hints.get(parameter.name)), required))
     if not parameters:
         raise _bad(f"{name}.predict takes no columns")
-    return Call(tuple(parameters), hints.get("return"))
+    return Call(tuple(parameters), unwrap(hints.get("return")))
 
 
 def _check_load(model: type) -> None:

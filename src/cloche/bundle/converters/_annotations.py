@@ -14,6 +14,7 @@ import numpy as np
 from cloche.core.errors import ConfigError
 from cloche.core.signature import Field
 from cloche.runtimes.answers import VALUE
+from cloche.runtimes.model_class import unwrap
 
 _SCALARS = {str: "BYTES", int: "INT64", float: "FP64", bool: "BOOL"}
 _TAKES = "list[str], list[int], list[float], list[bool] or a numpy array"
@@ -30,6 +31,7 @@ class Column(msgspec.Struct, frozen=True):
 
 def read_column(annotation: Any, where: str) -> Column:
     """What the annotation of a parameter or of a field of columns says. Raises ConfigError for a wrong one."""
+    annotation = unwrap(annotation)
     if annotation is None or annotation is Any or _is_array(annotation):
         return Column()
     axes = -1
@@ -37,7 +39,7 @@ def read_column(annotation: Any, where: str) -> Column:
         arguments = typing.get_args(annotation)
         if not arguments:
             return Column()
-        annotation, axes = arguments[0], axes + 1
+        annotation, axes = unwrap(arguments[0]), axes + 1
     scalar, missing = _optional(annotation)
     if axes < 0 or scalar not in _SCALARS:
         raise ConfigError(
@@ -56,7 +58,7 @@ def read_outputs(annotation: Any, where: str) -> tuple[Field, ...] | None:
         return None
     if (columns := _fields(annotation)) is not None:
         return _all({name: read_column(kind, f"{name} of {where}") for name, kind in columns.items()})
-    if _is_list(annotation) and (arguments := typing.get_args(annotation)):
+    if _is_list(annotation) and (arguments := [unwrap(kind) for kind in typing.get_args(annotation)]):
         if (rows := _fields(arguments[0])) is not None:
             return _all({name: _read_row(kind, f"{name} of {where}") for name, kind in rows.items()})
         if _is_mapping(arguments[0]):
@@ -68,6 +70,7 @@ def read_outputs(annotation: Any, where: str) -> tuple[Field, ...] | None:
 
 def _read_row(annotation: Any, where: str) -> Column:
     """A row's field, which holds one value or a list of them."""
+    annotation = unwrap(annotation)
     if _optional(annotation)[0] in _SCALARS:
         return read_column(list[annotation], where)
     column = read_column(annotation, where)
@@ -100,7 +103,7 @@ def _fields(kind: Any) -> dict[str, Any] | None:
 def _optional(annotation: Any) -> tuple[Any, bool]:
     """The scalar of `T | None` and True, or the annotation itself and False."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        kinds = [unwrap(kind) for kind in typing.get_args(annotation) if kind is not type(None)]
         if len(kinds) == 1:
             return kinds[0], True
     return annotation, False

@@ -202,6 +202,27 @@ def test_outputs_are_named_and_typed_by_the_annotation_else_by_what_comes_back(
         assert found[name][1] in ((shape,) if with_rows else (shape, (-1,) * len(shape)))
 
 
+def test_an_alias_stands_for_what_it_names(write: Write) -> None:
+    pytest.importorskip("typing_extensions")
+    model = write(
+        "def predict(self, text: Texts, n: Numbers[np.int64], p: list[Word]) -> Answer:\n"
+        "    assert isinstance(text, list) and isinstance(n, np.ndarray)\n"
+        "    return [{'a': t} for t in text]",
+        before_class="from typing_extensions import TypeAliasType\n"
+        "T = TypeVar('T', bound=np.generic)\n"
+        "Word = TypeAliasType('Word', str)\n"
+        "Texts = TypeAliasType('Texts', list[Word])\n"
+        "Numbers = TypeAliasType('Numbers', np.ndarray[Any, np.dtype[T]], type_params=(T,))\n"
+        "class Row(TypedDict):\n    a: Word\n"
+        "Answer = TypeAliasType('Answer', list[Row])\n",
+    )
+
+    signature = convert(model, {"text": ["u"], "n": [1], "p": ["v"]}).signature
+
+    assert shapes(signature.inputs) == {"text": ("BYTES", (-1,)), "n": ("INT64", (-1,)), "p": ("BYTES", (-1,))}
+    assert shapes(signature.outputs) == {"a": ("BYTES", (-1,))}
+
+
 @pytest.mark.parametrize(
     ("parameters", "rows", "inputs"),
     [
