@@ -87,7 +87,7 @@ def read_table(path: Path, label: str | None = None) -> tuple[Columns, Array | N
         columns = readers[path.suffix](path)
     except FileNotFoundError:
         raise NotFoundError(f"there is no file {path}", code="CL-E303", hint="check the path") from None
-    except (OSError, UnicodeDecodeError, csv.Error, msgspec.DecodeError, TypeError) as error:
+    except (OSError, ValueError, csv.Error, msgspec.DecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}", code="CL-E206", hint="check its format") from None
     if not columns or not count_rows(columns):
         raise ConfigError(f"{path} has no rows", code="CL-E204", hint="give at least one row")
@@ -131,11 +131,13 @@ def _draw(field: Field, n: int, generator: np.random.Generator) -> Array:
 
 def _named(data: object) -> Columns | None:
     """The columns of whatever has names; None for arrays and lists of lists."""
-    frame = nw.from_native(data, eager_only=True, pass_through=True)
+    try:
+        frame = nw.from_native(data, eager_only=True, pass_through=True)
+    except nw.exceptions.DuplicateError:
+        words = "two columns have the same name"
+        raise InputError(words, code="CL-E105", hint="give each column a name of its own") from None
     if isinstance(frame, nw.DataFrame):
         headings = [str(name) for name in frame.columns]
-        if len(set(headings)) < len(headings):
-            raise InputError("two columns have the same name", code="CL-E105", hint="name each column once")
         return {
             name: _from_series(name, series) for name, series in zip(headings, frame.iter_columns(), strict=True)
         }
@@ -169,7 +171,7 @@ def _from_series(name: str, series: nw.Series[Any]) -> Array:
             series = series.cast(nw.Float64)
         if dtype.is_float() and series.null_count():
             return np.array(
-                [np.nan if item is None else item for item in series.to_list()], dtype=_float_of(dtype)
+                [np.nan if _is_missing(item) else item for item in series.to_list()], dtype=_float_of(dtype)
             )
         return _clean(name, series.to_numpy())
     if dtype == nw.Boolean and not series.null_count():
@@ -298,6 +300,8 @@ def _from_texts(texts: list[str]) -> Array:
     words = {text.lower() for text in texts}
     if words and words <= {"true", "false"}:
         return np.array([text.lower() == "true" for text in texts])
+    if any("_" in text for text in texts):  # Python's own numbers may have it, a table's don't
+        return np.array([text or None for text in texts], dtype=object)
     try:
         return np.array([int(text) for text in texts], dtype=np.int64)
     except (ValueError, OverflowError):

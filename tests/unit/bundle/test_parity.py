@@ -1,0 +1,57 @@
+"""Parity passes what is within the tolerance and tells where and how far the rest is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cloche.bundle.parity import compare
+from cloche.core.errors import ConversionError
+
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
+
+
+def test_numbers_within_the_tolerance_pass_and_the_largest_distance_is_kept() -> None:
+    reference = {"value": np.array([1.0, 100.0, np.nan, np.inf])}
+    parity = compare(reference, {"value": np.array([1.0, 100.001, np.nan, np.inf], np.float32)}, **TOLERANCE)
+    assert parity.rows == 4
+    assert parity.max_difference == pytest.approx(0.001, rel=0.01)
+
+
+def test_labels_must_be_equal() -> None:
+    reference = {"label": np.array(["a", "b", "b"], dtype=object)}
+    assert compare(reference, reference, **TOLERANCE).max_difference == 0.0
+    with pytest.raises(ConversionError, match=r"label differs on 1 of 3 rows \(row 2\): row 2 was 'b' and is 'a'"):
+        compare(reference, {"label": np.array(["a", "b", "a"], dtype=object)}, **TOLERANCE)
+
+
+def test_a_mismatch_names_the_rows_and_how_far() -> None:
+    reference = {"value": np.zeros(100)}
+    answers = {"value": np.where(np.arange(100) % 10 == 3, 0.5, 0.0)}
+    with pytest.raises(
+        ConversionError, match=r"on 10 of 100 rows \(row 3, 13, 23, 33, 43, …\), up to 0\.5"
+    ) as caught:
+        compare(reference, answers, **TOLERANCE)
+    assert caught.value.code == "CL-E801"
+    assert [each["row"] for each in caught.value.details] == [3, 13, 23, 33, 43]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (np.where(np.arange(100) == 7, 1.0, 0.0), "split point or a tie"),
+        (np.ones(100), "converted wrongly"),
+        (np.where(np.arange(100) == 7, np.nan, 0.0), "missing value is handled differently"),
+    ],
+)
+def test_a_likely_reason_is_told(answers: np.ndarray, words: str) -> None:
+    with pytest.raises(ConversionError) as caught:
+        compare({"value": np.zeros(100)}, {"value": answers}, **TOLERANCE)
+    assert words in (caught.value.hint or "")
+
+
+def test_shapes_and_names_must_fit() -> None:
+    with pytest.raises(ConversionError, match=r"shape \[2, 1\], the original's \[2\]"):
+        compare({"value": np.zeros(2)}, {"value": np.zeros((2, 1))}, **TOLERANCE)
+    with pytest.raises(ConversionError, match="does not answer value"):
+        compare({"value": np.zeros(2)}, {}, **TOLERANCE)

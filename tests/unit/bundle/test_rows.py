@@ -1,0 +1,180 @@
+"""Rows in every form that people hold them become the same columns."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloche.bundle.rows import draw_rows, infer_fields, is_frame, read_table, to_columns
+from cloche.core.errors import ConfigError, InputError, NotFoundError
+from cloche.core.signature import Field, Signature
+
+ROWS = [
+    {"age": 30, "fare": 1.5, "port": "S", "adult": True},
+    {"age": 40, "fare": None, "port": None, "adult": False},
+]
+
+
+def signature(*fields: tuple[str, str, tuple[int, ...]]) -> Signature:
+    return Signature(inputs=tuple(Field(name=n, datatype=d, shape=s) for n, d, s in fields), outputs=())
+
+
+def check_passengers(columns: dict[str, Any]) -> None:
+    assert list(columns) == ["age", "fare", "port", "adult"]
+    assert columns["age"].dtype == np.int64 and columns["age"].tolist() == [30, 40]
+    np.testing.assert_array_equal(columns["fare"], [1.5, np.nan])
+    assert columns["port"].dtype == object and columns["port"].tolist() == ["S", None]
+    assert columns["adult"].dtype == np.bool_
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda: ROWS,
+        lambda: {name: [row[name] for row in ROWS] for name in ROWS[0]},
+        lambda: pd.DataFrame(ROWS),
+        lambda: pd.DataFrame(ROWS).convert_dtypes(),
+        lambda: pd.DataFrame(ROWS).astype({"port": "category"}),
+        lambda: pa.Table.from_pylist(ROWS),
+    ],
+    ids=["dicts", "dict", "pandas", "pandas nullable", "pandas category", "pyarrow"],
+)
+def test_named_rows_of_every_form_are_the_same_columns(form) -> None:
+    check_passengers(to_columns(form()))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_tables_of_every_format_are_the_same_columns(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows.{suffix}"
+    frame = pd.DataFrame(ROWS).assign(y=["no", "yes"])
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    elif suffix == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        pq.write_table(pa.Table.from_pandas(frame), path)
+    columns, labels = read_table(path, label="y")
+    check_passengers(columns)
+    assert labels is not None and labels.tolist() == ["no", "yes"]
+
+
+def test_an_array_is_one_column_x_as_it_is() -> None:
+    for dtype, kept in (
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+        (np.int32, np.int64),
+        (np.bool_, np.bool_),
+    ):
+        columns = to_columns(np.ones((3, 2), dtype))
+        assert columns["x"].dtype == kept and columns["x"].shape == (3, 2)
+    assert to_columns([["a", "b"]])["x"].tolist() == [["a", "b"]]
+
+
+def test_a_signature_tells_what_an_array_means() -> None:
+    array = np.array([[1, 2], [3, 4]])
+    two = to_columns(array, signature(("a", "FP64", (-1,)), ("b", "INT64", (-1,))))
+    assert two["a"].dtype == np.float64 and two["b"].tolist() == [2, 4]
+    one = to_columns(array, signature(("pixels", "FP32", (-1, 2))))
+    assert one["pixels"].dtype == np.float32
+    frame = to_columns(pd.DataFrame(array), signature(("pixels", "FP32", (-1, 2))))
+    assert frame["pixels"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_types_are_widened_only_where_nothing_is_lost() -> None:
+    wish = signature(("n", "INT8", (-1,)), ("f", "FP64", (-1,)))
+    assert to_columns({"n": [1, 2], "f": [1, 2]}, wish)["n"].dtype == np.int8
+    assert to_columns({"n": [1, 300], "f": [1, 2]}, wish)["n"].dtype == np.int64  # for the engine to refuse
+    assert to_columns({"n": [1.5], "f": [None]}, wish)["n"].dtype == np.float64
+    np.testing.assert_array_equal(to_columns({"n": [1], "f": [None]}, wish)["f"], [np.nan])
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"a": [1, "x"]}, "column 'a' mixes int, str"),
+        ({"a": [datetime.date(2026, 1, 1)]}, "'a'"),
+        (pd.DataFrame({"t": pd.to_datetime(["2026-01-01"])}), "'t'"),
+        ({"a": [1], "b": [1, 2]}, "different lengths"),
+        ([1.0, 2.0], "rows must have two axes"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "same name"),
+    ],
+)
+def test_what_no_signature_has_is_refused_by_name(rows: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        to_columns(rows)
+
+
+def test_frames_are_told_from_arrays() -> None:
+    assert is_frame(pd.DataFrame({"a": [1]})) and is_frame(pa.table({"a": [1]}))
+    assert not is_frame(np.ones((2, 2))) and not is_frame([{"a": 1}])
+
+
+def test_fields_are_inferred_from_the_rows() -> None:
+    assert [(f.name, f.datatype, f.shape) for f in infer_fields(ROWS)] == [
+        ("age", "INT64", (-1,)),
+        ("fare", "FP64", (-1,)),
+        ("port", "BYTES", (-1,)),
+        ("adult", "BOOL", (-1,)),
+    ]
+    assert infer_fields(np.ones((2, 3), np.float32))[0].shape == (-1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("rows.txt", "a\n1\n", "CL-E206"),
+        ("rows.csv", "a,b\n1\n", "CL-E206"),
+        ("rows.csv", "a,b\n", "CL-E204"),
+        ("rows.jsonl", "{not json}\n", "CL-E206"),
+        ("rows.jsonl", "[1]\n", "CL-E206"),
+        ("rows.parquet", "no parquet", "CL-E206"),
+    ],
+)
+def test_a_table_that_can_not_be_read_is_refused(tmp_path: Path, name: str, text: str, code: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_table(tmp_path / name)
+    assert caught.value.code == code
+
+
+def test_a_label_that_is_not_there_names_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="no column 'y'") as caught:
+        read_table(tmp_path / "rows.csv", label="y")
+    assert caught.value.hint == "its columns are a, b"
+    with pytest.raises(NotFoundError):
+        read_table(tmp_path / "none.csv")
+
+
+def test_drawn_rows_lie_within_the_signature() -> None:
+    wish = Signature(
+        inputs=(
+            Field(name="a", datatype="INT64", shape=(-1,), minimum=3, maximum=5),
+            Field(name="b", datatype="BYTES", shape=(-1,), categories=("x", "y")),
+            Field(name="c", datatype="FP32", shape=(-1, 3, -1)),
+            Field(name="d", datatype="BOOL", shape=(-1,)),
+        ),
+        outputs=(),
+    )
+    drawn = draw_rows(wish, 50, seed=1)
+    assert drawn["a"].dtype == np.int64 and drawn["a"].min() >= 3 and drawn["a"].max() <= 5
+    assert set(drawn["b"]) == {"x", "y"}
+    assert drawn["c"].shape == (50, 3, 4) and drawn["c"].dtype == np.float32
+    assert drawn["d"].dtype == np.bool_
+    assert draw_rows(wish, 50, seed=1)["a"].tolist() == drawn["a"].tolist()
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=5)), min_size=1, max_size=20))
+def test_strings_survive_as_they_are(texts: list[str | None]) -> None:
+    column = to_columns({"t": texts})["t"]
+    assert column.tolist() == texts
+    assert column.shape == (len(texts),)

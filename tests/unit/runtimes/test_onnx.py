@@ -1,0 +1,125 @@
+"""The ONNX runtime answers in the signature's shapes, and turns what ONNX Runtime raises into ModelError."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from cloche.core.errors import ModelError
+from cloche.core.signature import Field, Signature
+from cloche.runtimes.base import RuntimePlace, RuntimeSpec
+from cloche.runtimes.onnx import OnnxRuntime, fill_strings, open_session
+
+PLACE = RuntimePlace(digest="0" * 64)
+
+
+def model(nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> bytes:
+    graph = helper.make_graph(nodes, "g", inputs, outputs)
+    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    return built.SerializeToString()
+
+
+def load(data: bytes, signature: Signature, **place: Any) -> OnnxRuntime:
+    spec = RuntimeSpec(kind="onnx", entry="model/model.onnx", threads=1, bulk_threads=2)
+    return OnnxRuntime.load(spec, signature, {"model/model.onnx": data}.__getitem__, PLACE)
+
+
+def tensor(name: str, kind: int, shape: list[Any]) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def field(name: str, datatype: str, *rest: int) -> Field:
+    return Field(name=name, datatype=datatype, shape=(-1, *rest))
+
+
+ADD = model(
+    [helper.make_node("Add", ["a", "b"], ["sum"])],
+    [tensor("a", TensorProto.DOUBLE, ["n", 1]), tensor("b", TensorProto.DOUBLE, ["n", 1])],
+    [tensor("sum", TensorProto.DOUBLE, ["n", 1])],
+)
+ADD_SIGNATURE = Signature(
+    inputs=(field("left", "FP64"), field("right", "FP64")), outputs=(field("value", "FP64"),)
+)
+
+
+def test_columns_go_by_position_and_get_the_axis_that_the_graph_wants() -> None:
+    answers = load(ADD, ADD_SIGNATURE).run({"right": np.array([10.0, 20.0]), "left": np.array([1.0, 2.0])})
+    assert answers["value"].tolist() == [11.0, 22.0]
+
+
+def test_no_rows_are_answered_with_none() -> None:
+    assert load(ADD, ADD_SIGNATURE).run({"left": np.zeros(0), "right": np.zeros(0)})["value"].shape == (0,)
+
+
+def test_a_missing_string_is_an_empty_one() -> None:
+    data = model(
+        [helper.make_node("Identity", ["s"], ["t"])],
+        [tensor("s", TensorProto.STRING, ["n"])],
+        [tensor("t", TensorProto.STRING, ["n"])],
+    )
+    given = np.array(["a", None, "é"], dtype=object)
+    runtime = load(data, Signature(inputs=(field("s", "BYTES"),), outputs=(field("t", "BYTES"),)))
+    assert runtime.run({"s": given})["t"].tolist() == ["a", "", "é"]
+    assert given.tolist() == ["a", None, "é"]
+
+
+def test_strings_that_are_all_there_are_not_copied() -> None:
+    whole = np.array(["a", "b"], dtype=object)
+    assert fill_strings(whole) is whole
+
+
+def test_what_onnx_runtime_refuses_is_a_model_error() -> None:
+    with pytest.raises(ModelError, match="ONNX Runtime failed"):
+        load(ADD, ADD_SIGNATURE).run({"left": np.zeros(2), "right": np.zeros(3)})
+
+
+@pytest.mark.parametrize("data", [b"", b"junk"])
+def test_what_is_no_model_does_not_load(data: bytes) -> None:
+    with pytest.raises(ModelError, match="can't load the model"):
+        load(data, ADD_SIGNATURE)
+
+
+def test_an_unknown_operator_does_not_load() -> None:
+    data = model([helper.make_node("Nonsense", ["a"], ["b"])], [tensor("a", 1, ["n"])], [tensor("b", 1, ["n"])])
+    with pytest.raises(ModelError, match="Nonsense"):
+        open_session(data, 1)
+
+
+def test_a_signature_that_is_not_the_graphs_is_refused() -> None:
+    wrong = Signature(inputs=(field("left", "FP32"), field("right", "FP64")), outputs=ADD_SIGNATURE.outputs)
+    with pytest.raises(
+        ModelError, match=r"input 'left' is FP32 in the signature and tensor\(double\) in the graph"
+    ):
+        load(ADD, wrong)
+    with pytest.raises(ModelError, match="the signature has 1 inputs, the graph 2"):
+        load(ADD, Signature(inputs=(field("left", "FP64"),), outputs=ADD_SIGNATURE.outputs))
+
+
+def test_an_output_that_is_not_one_for_each_row_is_refused() -> None:
+    data = model(
+        [helper.make_node("ReduceSum", ["a"], ["s"], keepdims=1)],
+        [tensor("a", TensorProto.DOUBLE, ["n", 2])],
+        [tensor("s", TensorProto.DOUBLE, [1, 1])],
+    )
+    runtime = load(data, Signature(inputs=(field("a", "FP64", 2),), outputs=(field("s", "FP64"),)))
+    with pytest.raises(ModelError, match=r"output 's' has the shape \[1, 1\] for 3 rows") as caught:
+        runtime.run({"a": np.ones((3, 2))})
+    assert caught.value.code == "CL-E901"
+
+
+def test_threads_that_wait_do_not_burn_the_processor() -> None:
+    data = model(
+        [helper.make_node("MatMul", ["a", "a"], ["b"])],
+        [tensor("a", TensorProto.FLOAT, ["n", 400])],
+        [tensor("b", TensorProto.FLOAT, ["n", 400])],
+    )
+    session = open_session(data, 2)
+    session.run(None, {"a": np.ones((400, 400), np.float32)})
+    start, used = time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < 0.3:
+        time.sleep(0.05)
+    assert time.process_time() - used < 0.1
