@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,18 @@ _MARK = "TESTS_OF_CLOCHE"
 
 settings.register_profile("cloche", deadline=None, max_examples=60, print_blob=True)
 settings.load_profile("cloche")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a part that is not installed fails the test that needs it, instead of skipping it."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and os.environ.get("MISSING_PARTS_FAIL"):
+        reason = report.longrepr[2]
+        if "not installed" in reason:
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: {reason}"
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 import cloche
-from cloche.cli.main import COMMANDS, make_app
+from cloche.cli.commands import COMMANDS
+from cloche.cli.main import make_app
 from cloche.core.codes import CODES
 from cloche.core.errors import ClocheError
 from cloche.monitoring.exposition import COUNTERS, GAUGES, HISTOGRAMS

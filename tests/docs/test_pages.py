@@ -9,7 +9,7 @@ import pytest
 from tests.docs.pages import PAGES, REFERENCE
 
 import cloche
-from cloche.cli.main import COMMANDS
+from cloche.cli.commands import COMMANDS
 from cloche.core.codes import CODES
 from cloche.monitoring.exposition import COUNTERS, GAUGES, HISTOGRAMS
 

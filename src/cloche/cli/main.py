@@ -13,6 +13,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from cloche import __version__
+from cloche.cli.commands import COMMANDS, GROUPS
 from cloche.cli.plain_help import PlainHelp
 from cloche.cli.terminal import Terminal
 from cloche.core.errors import ClocheError, ConfigError, NotFoundError
@@ -24,64 +25,11 @@ def _shared(*names: str, count: bool = False) -> Parameter:
     return Parameter(name=names, group=_EVERYWHERE, negative="", show_default=False, count=count)
 
 
-#: command -> where it lives, what it does in a sentence, an example.
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "up": (
-        "cloche.cli.up:up",
-        "Serve a model, or what cloche.toml describes.",
-        "cloche up fraud@champion --workers 4",
-    ),
-    "pack": (
-        "cloche.cli.pack:pack",
-        "Turn a model into a bundle and register it.",
-        "cloche pack model.onnx --name fraud --data holdout.parquet --label is_fraud",
-    ),
-    "models ls": ("cloche.cli.models:ls", "List models and their versions.", "cloche models ls"),
-    "models show": (
-        "cloche.cli.models:show",
-        "Show one version: signature, quality, size, speed.",
-        "cloche models show fraud:3",
-    ),
-    "alias": ("cloche.cli.models:alias", "Point an alias at a version.", "cloche alias fraud:3 champion"),
-    "diff": ("cloche.cli.models:diff", "Compare two versions.", "cloche diff fraud:2 fraud:3"),
-    "export": (
-        "cloche.cli.archive:export",
-        "Write a bundle into one archive file.",
-        "cloche export fraud:3 fraud-3.cloche",
-    ),
-    "import": (
-        "cloche.cli.archive:import_",
-        "Check an archive file and register its bundle.",
-        "cloche import fraud-3.cloche",
-    ),
-    "verify": (
-        "cloche.cli.archive:verify",
-        "Check every byte and the signature of a bundle.",
-        "cloche verify fraud-3.cloche",
-    ),
-    "keys create": (
-        "cloche.cli.keys:create",
-        "Make an API key; it is shown once.",
-        "cloche keys create mobile --expires 90d",
-    ),
-    "keys ls": ("cloche.cli.keys:ls", "List the API keys.", "cloche keys ls"),
-    "keys revoke": (
-        "cloche.cli.keys:revoke",
-        "Revoke an API key; workers refuse it within a second.",
-        "cloche keys revoke mobile --yes",
-    ),
-    "explain": ("cloche.cli.explain:explain", "Say what an error code means.", "cloche explain CL-E104"),
-}
-_GROUPS = {
-    "models": ("See what the registry holds.", "cloche models ls"),
-    "keys": ("Make, list and revoke API keys.", "cloche keys ls"),
-}
-
-
-def make_app(environ: Mapping[str, str]) -> App:
+def make_app(environ: Mapping[str, str], started: list[Terminal] | None = None) -> App:
     """The commands by name; a command's module is imported when that command is asked for.
 
-    Call its `meta`, which takes the flags that all commands share from wherever they stand.
+    Call its `meta`, which takes the flags that all commands share from wherever they stand, and adds the
+    Terminal that they ask for to `started`.
     """
     app = App(
         name="cloche",
@@ -94,13 +42,13 @@ def make_app(environ: Mapping[str, str]) -> App:
         help_formatter=PlainHelp(),
         default_parameter=Parameter(negative=""),
     )
-    groups = {name: App(name=name, help=_help(*words)) for name, words in _GROUPS.items()}
+    groups = {name: App(name=name, help=_help(*words)) for name, words in GROUPS.items()}
     for group in groups.values():
         app.command(group)
     for command, (target, sentence, example) in COMMANDS.items():
         noun, _, name = command.rpartition(" ")
         (groups[noun] if noun else app).command(target, name=name, help=_help(sentence, example))
-    app.meta.default(_launcher(app, environ))
+    app.meta.default(_launcher(app, environ, [] if started is None else started))
     return app
 
 
@@ -109,17 +57,63 @@ def _help(sentence: str, example: str) -> str:
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run one command line and return its exit code (see docs/reference/cli.md)."""
-    app = make_app(environ)
+    """Run one command line and return its exit code (see docs/reference/cli.md); errors are reported here."""
+    started: list[Terminal] = []
+    app = make_app(environ, started)
     try:
         return int(app.meta(argv, print_error=False, exit_on_error=False, result_action="return_value") or 0)
+    except ClocheError as error:
+        return _report(error, _speaking(started, argv, environ))
     except CycloptsError as error:
         words = [word for word in argv if not word.startswith("-")]
-        known = " ".join(["cloche", *words[:1]]) if words and words[0] in app else "cloche"
-        raise ConfigError(str(error), hint=f"{known} --help") from error
+        known = f"cloche {words[0]}" if words and words[0] in app else "cloche"
+        wrong = ConfigError(str(error), hint=f"{known} --help")
+        return _report(wrong, _speaking(started, argv, environ))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our answer has heard enough; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # noqa: BLE001 - the edge of the process: a bug is saved and named, never a bare traceback
+        return _report(_save_crash(environ), _speaking(started, argv, environ))
 
 
-def _launcher(app: App, environ: Mapping[str, str]) -> Callable[..., int]:
+def _speaking(started: Sequence[Terminal], argv: Sequence[str], environ: Mapping[str, str]) -> Terminal:
+    """The terminal of the command; one guessed from the words when those were not understood."""
+    if started:
+        return started[-1]
+    return Terminal(directory=Path(), environ=environ, json="--json" in argv, no_color="--no-color" in argv)
+
+
+def _report(error: ClocheError, terminal: Terminal) -> int:
+    if terminal.verbosity > 1 or terminal.environ.get("CLOCHE_DEBUG") == "1":
+        traceback.print_exc()
+    terminal.report(error)
+    return error.exit_code
+
+
+def _save_crash(environ: Mapping[str, str]) -> ClocheError:
+    text = traceback.format_exc()
+    # Not by the settings: it may be those that broke.
+    here = Path.cwd()
+    root = next((folder for folder in (here, *here.parents) if (folder / "cloche.toml").exists()), here)
+    folder = Path(environ.get("CLOCHE_DATA") or root / ".cloche") / "crash"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        report = folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
+        report.write_text(f"cloche {__version__}, Python {sys.version}\n{text}")
+        saved = f"the report is in {report}"
+    except OSError as error:
+        saved = f"the report could not be saved ({error})"
+    return ClocheError(
+        f"this is a bug in Cloche: {text.strip().splitlines()[-1]}",
+        code="CL-E999",
+        hint=f"{saved}; CLOCHE_DEBUG=1 shows it here",
+    )
+
+
+def _launcher(app: App, environ: Mapping[str, str], started: list[Terminal]) -> Callable[..., int]:
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         directory: Annotated[Path, _shared("-C", "--directory")] = Path(),
@@ -142,7 +136,7 @@ def _launcher(app: App, environ: Mapping[str, str]) -> Callable[..., int]:
         quiet
             Say nothing but the answer and errors.
         verbose
-            Say more; twice for more still.
+            Show every detail of an error; twice, its traceback as well.
         no_color
             Never use colour.
         """
@@ -155,6 +149,7 @@ def _launcher(app: App, environ: Mapping[str, str]) -> Callable[..., int]:
             verbosity=-1 if quiet else verbose,
             no_color=no_color,
         )
+        started.append(terminal)
         command, bound, unparsed = app.parse_args(tokens, print_error=False, exit_on_error=False)
         extra = {"terminal": terminal} if "terminal" in unparsed else {}
         return int(command(*bound.args, **bound.kwargs, **extra) or 0)
@@ -172,43 +167,4 @@ def _enter(directory: Path) -> None:
 
 def main() -> None:
     """The `cloche` command."""
-    argv = sys.argv[1:]
-    terminal = Terminal(directory=Path(), environ=os.environ, json="--json" in argv, no_color="--no-color" in argv)
-    try:
-        code = run(argv, os.environ)
-    except ClocheError as error:
-        if os.environ.get("CLOCHE_DEBUG") == "1":
-            traceback.print_exc()
-        terminal.report(error)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        # Whoever read our answer has heard enough; Python would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except Exception:  # noqa: BLE001 - the edge of the process: a bug is saved and named, never a bare traceback
-        code = _crashed(terminal)
-    sys.exit(code)
-
-
-def _crashed(terminal: Terminal) -> int:
-    text = traceback.format_exc()
-    if os.environ.get("CLOCHE_DEBUG") == "1":
-        sys.stderr.write(text)
-    folder = Path(os.environ.get("CLOCHE_DATA") or ".cloche") / "crash"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        report = folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
-        report.write_text(f"cloche {__version__}, Python {sys.version}\n{text}")
-        saved = f"the report is in {report}"
-    except OSError as error:
-        saved = f"the report could not be saved ({error})"
-    terminal.report(
-        ClocheError(
-            f"this is a bug in Cloche: {text.strip().splitlines()[-1]}",
-            code="CL-E999",
-            hint=f"{saved}; CLOCHE_DEBUG=1 shows it here",
-        )
-    )
-    return ClocheError.exit_code
+    sys.exit(run(sys.argv[1:], os.environ))

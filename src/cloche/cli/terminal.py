@@ -57,7 +57,8 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
         if self.json:
             _write(sys.stderr, msgspec.json.encode(problem(error), enc_hook=_plain).decode())
         else:
-            _write(sys.stderr, self._painted(error.render()))
+            details = [f"  - {_inline(each)}" for each in error.details] if self.verbosity > 0 else []
+            _write(sys.stderr, self._painted(error.render()), *details)
 
     def _painted(self, text: str) -> str:
         if not self._colourful(sys.stderr) or not text.startswith("error["):
@@ -109,6 +110,10 @@ def _write(stream: IO[str], *lines: str) -> None:
     for line in lines:
         stream.write(f"{line}\n")
     stream.flush()
+
+
+def _inline(detail: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in detail.items() if value is not None)
 
 
 def _plain(value: object) -> object:

@@ -13,11 +13,12 @@ from tests.unit.cli.conftest import Cloche
 
 import cloche as package
 from cloche.cli import explain, main
+from cloche.cli.commands import COMMANDS
 
 COMMAND = str(Path(sys.executable).with_name("cloche"))
 
 
-@pytest.mark.parametrize("command", [*main.COMMANDS, "models", "keys", ""])
+@pytest.mark.parametrize("command", [*COMMANDS, "models", "keys", ""])
 def test_every_help_holds_an_example(cloche: Cloche, command: str) -> None:
     result = cloche(*command.split(), "--help")
     assert result.code == 0
@@ -27,7 +28,7 @@ def test_every_help_holds_an_example(cloche: Cloche, command: str) -> None:
 
 def test_the_example_of_every_command_is_one_that_parses() -> None:
     app = main.make_app({})
-    for command, (_, _, example) in main.COMMANDS.items():
+    for command, (_, _, example) in COMMANDS.items():
         words = example.split()[1:]
         _, bound, unparsed = app.parse_args(words, print_error=False, exit_on_error=False)
         assert words[: len(command.split())] == command.split()
@@ -126,6 +127,16 @@ def test_an_error_shows_its_traceback_on_request_only(cloche: Cloche, monkeypatc
     assert "Traceback" not in cloche("models", "show", "a").err
     monkeypatch.setenv("CLOCHE_DEBUG", "1")
     assert "Traceback" in cloche("models", "show", "a").err
+
+
+def test_more_words_show_more_of_an_error(cloche: Cloche, tmp_path: Path) -> None:
+    (tmp_path / "cloche.toml").write_text("[serve]\nprot = 1\n")
+    plain, more, most = (cloche("models", "ls", *flags) for flags in ([], ["-v"], ["-vv"]))
+    assert plain.code == more.code == most.code == 2
+    assert more.err.startswith(plain.err)
+    assert "\n  - " in more.err.removeprefix(plain.err.rstrip("\n"))
+    assert "Traceback" not in more.err
+    assert "Traceback" in most.err
 
 
 def test_a_reader_that_heard_enough_is_no_error(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The commands: a word for each, where it lives, a sentence and an example."""
+
+from __future__ import annotations
+
+#: command -> where it lives, what it does in a sentence, an example.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "up": (
+        "cloche.cli.up:up",
+        "Serve a model, or what cloche.toml describes.",
+        "cloche up fraud@champion --workers 4",
+    ),
+    "pack": (
+        "cloche.cli.pack:pack",
+        "Turn a model into a bundle and register it.",
+        "cloche pack model.onnx --name fraud --data holdout.parquet --label is_fraud",
+    ),
+    "models ls": ("cloche.cli.models:ls", "List models and their versions.", "cloche models ls"),
+    "models show": (
+        "cloche.cli.models:show",
+        "Show one version: signature, quality, size, speed.",
+        "cloche models show fraud:3",
+    ),
+    "alias": ("cloche.cli.models:alias", "Point an alias at a version.", "cloche alias fraud:3 champion"),
+    "diff": ("cloche.cli.models:diff", "Compare two versions.", "cloche diff fraud:2 fraud:3"),
+    "export": (
+        "cloche.cli.archive:export",
+        "Write a bundle into one archive file.",
+        "cloche export fraud:3 fraud-3.cloche",
+    ),
+    "import": (
+        "cloche.cli.archive:import_",
+        "Check an archive file and register its bundle.",
+        "cloche import fraud-3.cloche",
+    ),
+    "verify": (
+        "cloche.cli.archive:verify",
+        "Check every byte and the signature of a bundle.",
+        "cloche verify fraud-3.cloche",
+    ),
+    "keys create": (
+        "cloche.cli.keys:create",
+        "Make an API key; it is shown once.",
+        "cloche keys create mobile --expires 90d",
+    ),
+    "keys ls": ("cloche.cli.keys:ls", "List the API keys.", "cloche keys ls"),
+    "keys revoke": (
+        "cloche.cli.keys:revoke",
+        "Revoke an API key; workers refuse it within a second.",
+        "cloche keys revoke mobile --yes",
+    ),
+    "explain": ("cloche.cli.explain:explain", "Say what an error code means.", "cloche explain CL-E104"),
+}
+#: noun -> a sentence, an example.
+GROUPS = {
+    "models": ("See what the registry holds.", "cloche models ls"),
+    "keys": ("Make, list and revoke API keys.", "cloche keys ls"),
+}
