@@ -50,8 +50,8 @@ _HOMES = {
 )
 
 __all__ = [
-    "BusyError",
     "Bundle",
+    "BusyError",
     "Client",
     "ClocheError",
     "ConfigError",
