@@ -53,7 +53,7 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
     where = "in hosts of its own" if what.runtime.kind == "python" else "in the workers"
     speed = "" if what.measured is None else f", {format_duration(what.measured.row_p50_s)} a row when packed"
     lines = {
-        "model": f"{facts.model}  {what.framework} {what.description}, {_shape(facts.bundle)}"
+        "model": f"{facts.model}  {_kind(facts.bundle)}, {_shape(facts.bundle)}"
         f"  ({size}, sha256 {facts.bundle.digest[:8]}…)",
         "runtime": f"{what.runtime.kind}, {where}{speed}",
         "workers": str(facts.workers),
@@ -64,6 +64,12 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
     }
     shown = "".join(f"  {name:<10} {words}\n" for name, words in lines.items() if words)
     return f"\n{shown}  try\n\n{curl}\n\n"
+
+
+def _kind(bundle: Bundle) -> str:
+    what = bundle.manifest
+    said = what.description.startswith(what.framework)
+    return what.description if said else f"{what.framework} {what.description}"
 
 
 def _shape(bundle: Bundle) -> str:
