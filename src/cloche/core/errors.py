@@ -49,6 +49,8 @@ class ClocheError(Exception):
         self.where = where
         self.hint = hint
         self.details = tuple(details)
+        if hint:
+            self.add_note(f"hint: {hint}")  # so that a traceback shows it as well
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
