@@ -117,15 +117,15 @@ class Board:
                 total[series] = total.get(series, 0) + cells[at + 1]
         return total
 
-    def find(self, slot: int, series: int) -> int | None:
-        """Where in `cells` the number of a series of a slot stands; None while it has none."""
+    def series_from(self, slot: int, number: int) -> list[tuple[int, int]]:
+        """The series of a slot from the one of this number on, each with its place in `cells`."""
+        found: list[tuple[int, int]] = []
         base = slot * _SLOT + _HEAD
-        for at in range(base, base + 2 * SERIES, 2):
-            if self.cells[at] == series:
-                return at + 1
+        for at in range(base + 2 * number, base + 2 * SERIES, 2):
             if self.cells[at] == 0:
                 break
-        return None
+            found.append((self.cells[at], at + 1))
+        return found
 
     def labelled(self) -> Iterator[tuple[dict[str, str], int]]:
         """Each series with its labels (`name` among them) and its sum."""

@@ -29,6 +29,7 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E117": ("A header is wrong", "The message names the header and what it may hold."),
     "CL-E118": ("This input makes the model crash", "It is refused for ten minutes; mend the model."),
     "CL-E119": ("The request came too slowly", "Send the headers within 10 s and the body at 1 KiB/s or more."),
+    "CL-E120": ("The request is not HTTP/1.1", "Use an HTTP client; nothing of the request was taken."),
     "CL-E200": ("You asked wrongly", "Read the message; `--help` shows what can be asked."),
     "CL-E201": ("A setting is wrong", "The message names the key and what it may hold."),
     "CL-E202": ("A setting is not known", "Remove it or mend its spelling."),

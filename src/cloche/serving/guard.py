@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -18,6 +19,7 @@ PUBLIC = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/read
 OPERATIONS = {b"metrics": "metrics", b"docs": "predict", b"openapi.json": "predict"}
 #: How callers without a key are counted.
 ANYBODY = "anybody"
+_HEX = re.compile(rb"[0-9A-Fa-f]{2}")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,11 +59,11 @@ class Guard:
             if rate is not None:
                 self._count(key_id, rate)
 
-    def admit(self, raw_path: bytes, headers: Mapping[bytes, bytes]) -> None:
-        """Any other request, by its path as it came."""
-        if raw_path in PUBLIC:
+    def admit(self, path: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Any other request, by its path as `check_path` gives it."""
+        if path in PUBLIC:
             return
-        scope = OPERATIONS.get(raw_path.split(b"/", 2)[1])
+        scope = OPERATIONS.get(path.split(b"/", 2)[1])
         if scope is not None:
             if not self._policy.loopback:
                 self._identify(headers, scope, True)
@@ -98,18 +100,25 @@ class Guard:
             )
 
 
-def check_path(raw: bytes) -> None:
-    """InputError CL-E116 for a path, as it came, that two readers could read in two ways."""
+def check_path(raw: bytes) -> bytes:
+    """The path as the routes see it, unquoted.
+
+    InputError CL-E116 for one that two readers could read in two ways.
+    """
     low = raw.lower()
     odd = any(part in low for part in (b"//", b"/./", b"/../", b"%2f", b"%5c", b"%2e", b"%00", b";", b"\\"))
     if odd or low.endswith((b"/..", b"/.")) or not low.startswith(b"/"):
         raise InputError("the path is ambiguous", code="CL-E116", hint="send it plainly, as /docs shows")
     try:
-        _unquote(raw).decode("utf-8")
+        path = _unquote(raw)
+        path.decode("utf-8")
     except (UnicodeDecodeError, ValueError):
         raise InputError("the path is not UTF-8", code="CL-E116", hint="send it plainly") from None
+    return path
 
 
 def _unquote(raw: bytes) -> bytes:
     first, *rest = raw.split(b"%")
+    if not all(_HEX.fullmatch(part[:2]) for part in rest):
+        raise ValueError("a percent sign without two digits")
     return first + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in rest)

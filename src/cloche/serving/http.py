@@ -192,8 +192,7 @@ class App:
         prediction_id = self._ids.next()
         raw_path: bytes = scope["raw_path"]
         try:
-            check_path(raw_path)
-            self._guard.admit(raw_path, headers)
+            self._guard.admit(check_path(raw_path), headers)
             if raw_path in self._routes:
                 raise not_allowed(["POST"])
             wrapped = self._closing_send(send, headers.get(b"x-request-id"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from cloche.core.units import Rate
 
 _COUNT_BITS = 32
 _COUNT_MASK = (1 << _COUNT_BITS) - 1
-#: How often the other workers are looked for anew.
+#: How often other workers are looked for; what they count is seen at once.
 _LOOK_S = 0.5
 
 
@@ -18,16 +19,15 @@ class _Meter:
     """A meter is one key's count: two places a slot, for even and odd windows.
 
     A place holds the window's number and its count in one int64, so that it is read and written whole.
+    `places` are those in the other workers' slots.
     """
 
-    __slots__ = ("hashes", "looked", "others", "own")
+    __slots__ = ("own", "places")
 
-    def __init__(self, slot: Slot, key: str) -> None:
+    def __init__(self, slot: Slot, key: str, found: dict[int, list[int]]) -> None:
         labels = [{"name": "limit", "key": key, "window": str(parity)} for parity in (0, 1)]
-        self.hashes = [series_hash(one) for one in labels]
         self.own = [slot.series(**one) for one in labels]
-        self.others: tuple[list[int], list[int]] = ([], [])
-        self.looked = -1.0
+        self.places = [found.setdefault(series_hash(one), []) for one in labels]
 
 
 class RateLimiter:
@@ -43,15 +43,18 @@ class RateLimiter:
         self._clock = clock
         self._cells = board.cells
         self._meters: dict[str, _Meter] = {}
+        #: Where the other workers' series stand, by hash; and in which slots they are looked for, up to where.
+        self._found: dict[int, list[int]] = {}
+        self._read: dict[int, int] = {}
+        self._looked = -math.inf
 
     def take(self, key: str, rate: Rate) -> float:
         """Count one request of `key`; 0.0 when it may pass, else the seconds until one may."""
         meter = self._meters.get(key)
         if meter is None:
-            meter = self._meters[key] = _Meter(self._slot, key)
+            meter = self._meters[key] = _Meter(self._slot, key, self._found)
         now = self._clock()
-        if now - meter.looked > _LOOK_S:
-            self._look(meter, now)
+        self._look(now)
         window, spent = divmod(now, rate.window_s)
         number = int(window)
         parity = number & 1
@@ -69,7 +72,7 @@ class RateLimiter:
     def _sum(self, meter: _Meter, parity: int, number: int) -> int:
         cells = self._cells
         total = 0
-        for place in (meter.own[parity], *meter.others[parity]):
+        for place in (meter.own[parity], *meter.places[parity]):
             value = cells[place]
             if value >> _COUNT_BITS == number:
                 total += value & _COUNT_MASK
@@ -82,10 +85,16 @@ class RateLimiter:
             return max(0.001, rate.window_s * (1.0 - weight) - spent)
         return rate.window_s - spent + rate.window_s * (1.0 - (rate.count - 1) / max(current, 1))
 
-    def _look(self, meter: _Meter, now: float) -> None:
-        """Find the places of this key in the other workers' slots; a dead one's window still counts."""
-        meter.looked = now
-        slots = [slot for slot in self._board.heads(Role.WORKER) if slot != self._slot.number]
-        for parity in (0, 1):
-            found = (self._board.find(slot, meter.hashes[parity]) for slot in slots)
-            meter.others[parity][:] = [place for place in found if place is not None]
+    def _look(self, now: float) -> None:
+        """Find what the other workers began to count since the last look; a dead one's window still counts."""
+        if now - self._looked > _LOOK_S:
+            self._looked = now
+            for number in self._board.heads(Role.WORKER):
+                if number != self._slot.number:
+                    self._read.setdefault(number, 0)
+        for number, at in self._read.items():
+            fresh = self._board.series_from(number, at)
+            if fresh:
+                self._read[number] = at + len(fresh)
+                for series, place in fresh:
+                    self._found.setdefault(series, []).append(place)

@@ -38,6 +38,7 @@ _BY_CODE = {
     "CL-E116": 400,
     "CL-E117": 400,
     "CL-E119": 408,
+    "CL-E120": 400,
     "CL-E306": 405,
     "CL-E401": 401,
     "CL-E402": 401,
@@ -96,3 +97,12 @@ def problem_body(error: ClocheError, request_id: str) -> bytes:
         body["errors"] = list(error.details)
     body["request_id"] = request_id
     return _encode(body)
+
+
+def refusal_body(status: int, code: str, words: str) -> bytes:
+    """The body for what was refused before it was a request, and so has no id."""
+    title, hint = CODES[code]
+    return _encode(
+        {"type": f"urn:cloche:error:{code}", "title": title, "status": status, "detail": words, "code": code,
+         "hint": hint}
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from cloche.serving.problems import refusal_body
+
 HEADER_BYTES = 16 * 1024
 HEADER_FIELDS = 100
 URL_BYTES = 8 * 1024
@@ -22,6 +25,7 @@ HEADER_S = 10.0
 BODY_BYTES_PER_S = 1024
 MOST_CONNECTIONS = 4096
 BACKLOG = 1024
+_UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
 
 
 class Connection(HttpToolsProtocol):
@@ -36,7 +40,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = time.monotonic()
         if len(self.connections) > MOST_CONNECTIONS:
-            self._refuse(503, b"too many connections")
+            self._refuse(503, "CL-E601", "too many connections")
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -44,20 +48,23 @@ class Connection(HttpToolsProtocol):
         if self._since == 0.0:
             self._since = time.monotonic()
         self._came += len(data)
+        if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._in_head and self._came > HEADER_BYTES:
-            self._refuse(431, b"the headers are larger than 16 KiB")
+            self._refuse(431, "CL-E117", "the headers are larger than 16 KiB")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._came > HEADER_BYTES:  # a head that came in one piece, or a small one with its body
+        # a large head in one piece, a small one with its body, or (0) one behind another request
+        if self._came > HEADER_BYTES or self._came == 0:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > HEADER_BYTES:
-                self._refuse(431, b"the headers are larger than 16 KiB")
+                self._refuse(431, "CL-E117", "the headers are larger than 16 KiB")
         if len(self.headers) > HEADER_FIELDS:
-            self._refuse(431, b"more than 100 header fields")
+            self._refuse(431, "CL-E117", f"more than {HEADER_FIELDS} header fields")
         if len(self.url) > URL_BYTES:
-            self._refuse(414, b"the path is longer than 8 KiB")
+            self._refuse(414, "CL-E117", "the path is longer than 8 KiB")
         if not self._refused:
             super().on_headers_complete()
 
@@ -75,19 +82,37 @@ class Connection(HttpToolsProtocol):
     def is_too_slow(self, now: float) -> bool:
         """Whether a request has been coming for too long."""
         age = now - self._since if self._since else 0.0
-        if age <= HEADER_S:
+        if age <= HEADER_S or self.pipeline:  # behind a request that is answered, nothing is read
             return False
         return self._in_head or self._came < age * BODY_BYTES_PER_S
 
     def refuse_slow(self) -> None:
-        self._refuse(408, b"the request came too slowly")
+        self._refuse(408, "CL-E119", "the request came too slowly")
 
-    def _refuse(self, status: int, words: bytes) -> None:
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "CL-E120", "the request can't be read, or could be read in two ways")
+
+    def _refuse(self, status: int, code: str, words: str) -> None:
+        if self._refused:
+            return
         self._refused = True
         if not self.transport.is_closing():
-            head = b"content-type: text/plain\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(words)
-            self.transport.write(STATUS_LINE[status] + head + words)
+            body = refusal_body(status, code, words)
+            head = b"content-type: application/problem+json\r\nconnection: close\r\n"
+            retry = b"retry-after: 1\r\n" if status == 503 else b""
+            length = b"content-length: %d\r\n\r\n" % len(body)
+            self.transport.write(b"".join([STATUS_LINE[status], head, retry, length, body]))
             self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same request without the wish to go on in another protocol.
+
+    The parser takes what follows such a head for the other protocol, so that the body would be lost; Java's
+    client asks for HTTP/2 in this way with its first request.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade", head) + end + rest
 
 
 class Server:
@@ -96,7 +121,7 @@ class Server:
     def __init__(self, app: Callable[..., Awaitable[None]], sockets: list[socket.socket]) -> None:
         self._config = uvicorn.Config(
             app, interface="asgi3", ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=75,
+            server_header=False, timeout_keep_alive=75, log_level="error",
         )  # fmt: skip
         self._config.load()
         self._state = ServerState()

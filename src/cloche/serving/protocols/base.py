@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import msgspec
 from starlette.routing import Route
 
-from cloche.core.errors import ClocheError
+from cloche.core.errors import ClocheError, InputError
 from cloche.core.signature import Columns, Signature
 from cloche.engine.validate import Flag
 
@@ -83,3 +83,15 @@ class Dialect(Protocol):
 def find_dialects() -> list[type[Dialect]]:
     """Every dialect that is installed, by name."""
     return [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]
+
+
+def check_media_type(headers: Mapping[bytes, bytes], taken: Sequence[bytes]) -> None:
+    """InputError CL-E115 for a body that came as something else; one that does not say is taken."""
+    given = headers.get(b"content-type")
+    if given is None or given in taken or given.partition(b";")[0].strip().lower() in taken:
+        return
+    raise InputError(
+        f"the body came as {given.decode('latin-1')[:80]!r}",
+        code="CL-E115",
+        hint=f"send {' or '.join(one.decode() for one in taken)}",
+    )

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from starlette.routing import Route
 
-from cloche.core.errors import ClocheError, InputError
+from cloche.core.errors import ClocheError
 from cloche.core.signature import Columns
 from cloche.engine.validate import Flag
 from cloche.serving.problems import headers_of, problem_body, status_of
-from cloche.serving.protocols.base import Answer, Live
+from cloche.serving.protocols.base import Answer, Live, check_media_type
 from cloche.serving.protocols.rows import RowReader
 from cloche.serving.protocols.schema import example_row, problem_responses
 
@@ -42,13 +42,7 @@ class ClocheDialect:
 
     def decode(self, body: bytes, headers: Mapping[bytes, bytes]) -> tuple[Columns, bool]:
         """The columns, and whether one object came (and one prediction goes back)."""
-        media_type = headers.get(b"content-type", b"application/json")
-        if not media_type.startswith(b"application/json"):
-            raise InputError(
-                f"the body came as {media_type.decode('latin-1')[:80]!r}",
-                code="CL-E115",
-                hint="send application/json",
-            )
+        check_media_type(headers, (b"application/json",))
         return self._reader.read(body)
 
     def encode(self, outputs: Columns, flags: tuple[Flag, ...], wants: bool, prediction_id: str) -> Answer:

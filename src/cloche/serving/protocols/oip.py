@@ -19,7 +19,7 @@ from cloche.core.signature import NUMPY_TYPES, Columns, Field
 from cloche.engine.validate import Flag
 from cloche.serving.problems import headers_of, status_of
 from cloche.serving.protocols import tensors
-from cloche.serving.protocols.base import Answer, Live
+from cloche.serving.protocols.base import Answer, Live, check_media_type
 from cloche.serving.protocols.schema import as_json, problem_responses
 
 _JSON = (b"content-type", b"application/json")
@@ -90,6 +90,7 @@ class OipDialect:
         ]
 
     def decode(self, body: bytes, headers: Mapping[bytes, bytes]) -> tuple[Columns, Wants]:
+        check_media_type(headers, (b"application/json", b"application/octet-stream"))
         length = headers.get(_HEADER_LENGTH)
         if length is None:
             return self._read(self._request(body), memoryview(b""))

@@ -25,6 +25,8 @@ _DECODERS = {
 }
 _anything = msgspec.json.Decoder().decode
 _MOST_AXES = 8
+#: Every integer up to here has a double of its own (numpy calls all of INT64 safe).
+_EXACT = 2**53
 
 
 def wrong(name: str, message: str, expected: str | None = None, code: str = "CL-E111") -> InputError:
@@ -60,6 +62,8 @@ def to_field(array: Array, field: Field, datatype: str, shape: Sequence[int]) ->
     if array.dtype != wanted:
         if datatype == "BYTES" or field.datatype == "BYTES" or not np.can_cast(array.dtype, wanted, "safe"):
             raise wrong(field.name, f"datatype {datatype}", field.datatype, "CL-E105")
+        if array.dtype.itemsize == 8 and array.size and max(-int(array.min()), int(array.max())) > _EXACT:
+            raise wrong(field.name, f"a value does not fit {field.datatype}", code="CL-E105")
         array = array.astype(wanted)
     shape = tuple(shape)
     if len(shape) == len(field.shape) + 1 and shape[-1] == 1:
@@ -87,7 +91,8 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw,
         column[:] = values
         return column
     try:
-        return np.array(values, NUMPY_TYPES[datatype])
+        with np.errstate(over="ignore"):  # 1e300 as FP32 is infinite, which the engine refuses by name
+            return np.array(values, NUMPY_TYPES[datatype])
     except (OverflowError, ValueError, TypeError):
         raise wrong(name, f"a value does not fit {datatype}", code="CL-E105") from None
 
@@ -124,7 +129,7 @@ def _check_types(name: str, datatype: str, values: list[Any], nulls: bool) -> No
 
 
 def from_binary(name: str, datatype: str, shape: Sequence[int], body: memoryview) -> Array:
-    """A flat array over little-endian, row-major bytes; nothing is copied but BYTES."""
+    """A flat array over little-endian, row-major bytes; nothing is copied but BYTES and what is not aligned."""
     count = check_shape(name, datatype, shape)
     if datatype == "BYTES":
         return _strings(name, body, count)
@@ -138,7 +143,9 @@ def from_binary(name: str, datatype: str, shape: Sequence[int], body: memoryview
         if raw.size and raw.max() > 1:
             raise wrong(name, "a BOOL byte is neither 0 nor 1", code="CL-E105")
         return raw.astype(np.bool_)
-    return np.frombuffer(body, dtype)
+    flat = np.frombuffer(body, dtype)
+    # a JSON header of any length stands before it, and runtimes may read whole vectors
+    return flat if flat.flags.aligned else flat.copy()
 
 
 def _strings(name: str, body: memoryview, count: int) -> Array:
