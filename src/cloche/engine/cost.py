@@ -57,7 +57,7 @@ def warm_up(
     signature: Signature,
     clock: Callable[[], float],
     *,
-    budget_s: float = 5.0,
+    budget_s: float = 2.0,
     sizes: Iterable[int] = (1, 4, 16, 64),
 ) -> CostLine:
     """Run growing batches of the examples until latency settles (or the budget is spent), and fit the line.
