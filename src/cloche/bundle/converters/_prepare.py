@@ -25,6 +25,8 @@ def prepare(model: Any, names: list[str] | None) -> Any:
             _number_columns(part, names)
         elif isinstance(part, VotingClassifier):
             part.flatten_transform = False  # of transform, which no prediction calls
+        elif _splits_by_category(part):
+            raise NotImplementedError(f"{type(part).__name__} with categorical_features is not converted")
         elif type(part).__name__ in _WRONG:
             raise NotImplementedError(f"{type(part).__name__} is not converted: its threshold would be lost")
     return prepared
@@ -46,6 +48,11 @@ def parts(model: Any) -> Iterator[Any]:
             waiting.extend(part.values())
         elif isinstance(part, (list, tuple)) or (isinstance(part, np.ndarray) and part.dtype == object):
             waiting.extend(part.ravel() if isinstance(part, np.ndarray) else part)
+
+
+def _splits_by_category(part: Any) -> bool:
+    categorical = getattr(part, "is_categorical_", None)
+    return categorical is not None and bool(np.any(categorical))
 
 
 def _number_columns(transformer: Any, names: list[str] | None) -> None:

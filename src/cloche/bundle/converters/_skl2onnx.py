@@ -62,6 +62,8 @@ class Original(NamedTuple):
     fields: tuple[Field, ...]
     #: Its answers to them, by output name.
     reference: Columns
+    #: Some of the rows with strings that nobody has seen, and its answers; None where it refuses them.
+    unseen: tuple[Columns, Columns] | None
 
 
 class Way(NamedTuple):
@@ -130,7 +132,7 @@ def _given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fi
     if not count_rows(columns):
         raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
     native = rows
-    if is_frame(rows) or list(columns) != ["x"]:
+    if is_frame(rows) or not _is_array(columns):
         missing = [name for name in names if name not in columns]
         if missing:
             raise InputError(
@@ -143,6 +145,10 @@ def _given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fi
     return native, columns, infer_fields(columns)
 
 
+def _is_array(columns: Columns) -> bool:
+    return list(columns) == ["x"] and columns["x"].ndim > 1
+
+
 def _select(frame: Any, names: list[str]) -> Any:
     wrapped = nw.from_native(frame, eager_only=True)
     return wrapped.select(names).to_native() if names else frame
@@ -150,7 +156,7 @@ def _select(frame: Any, names: list[str]) -> Any:
 
 def _native(columns: Columns, names: list[str]) -> Any:
     """Columns as a fitted model takes them: a frame where it knows names and pandas is there, else an array."""
-    if list(columns) == ["x"]:
+    if _is_array(columns):
         return columns["x"]
     if names:
         try:
@@ -174,7 +180,21 @@ def _ask_original(model: Any, rows: Any, columns: Columns, fields: tuple[Field, 
             code="CL-E105",
             hint="give rows that model.predict takes",
         ) from error
-    return Original(model, head, take_rows(columns, 0, PROOF_ROWS), fields, answers)
+    return Original(model, head, take_rows(columns, 0, PROOF_ROWS), fields, answers, _ask_unseen(model, columns))
+
+
+def _ask_unseen(model: Any, columns: Columns) -> tuple[Columns, Columns] | None:
+    if all(column.dtype != object for column in columns.values()):
+        return None
+    unseen = {
+        name: np.full_like(column, "never seen before") if column.dtype == object else column
+        for name, column in take_rows(columns, 0, 16).items()
+    }
+    try:
+        rows = _native(unseen, [str(name) for name in getattr(model, "feature_names_in_", [])])
+        return unseen, _answer(model, rows)
+    except _CANNOT:
+        return None
 
 
 def _answer(model: Any, rows: Any) -> Columns:
@@ -209,18 +229,17 @@ def _labels(labels: Array) -> Array:
 def _first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Signature]:
     """The first way whose answers are the original's. Raises the most telling refusal of all ways."""
     refusal: ConversionError | None = None
-    reason: Exception | None = None
+    reasons: list[Exception] = []
     for way in _ways(original):
         try:
             model = _convert_one(original, way)
         except _CANNOT as error:
-            reason = reason or error
+            reasons.append(error)
             continue
         try:
-            signature, answers = _try_out(original, model)
-            compare(original.reference, answers, rtol=options.rtol, atol=options.atol)
+            signature = _prove(original, model, options)
         except ModelError as error:
-            reason = reason or error
+            reasons.append(error)
         except ConversionError as error:
             refusal = refusal or error
         else:
@@ -228,10 +247,10 @@ def _first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Si
     if refusal is not None:
         raise refusal
     raise ConversionError(
-        f"{describe(original.model)} can't be converted to ONNX: {_explain(reason)}",
+        f"{describe(original.model)} can't be converted to ONNX: {_explain(reasons[0])}",
         code="CL-E802",
         hint="pack it as a Python class with `load` and `predict` instead: cloche pack model.py:Model",
-    ) from reason
+    ) from reasons[0]
 
 
 def _ways(original: Original) -> Iterator[Way]:
@@ -295,17 +314,15 @@ def _convert_proto(model: Any, initial: list[tuple[str, Any]]) -> ModelProto:
     raise NotImplementedError(f"{describe(model)} takes no options")
 
 
-def _explain(reason: Exception | None) -> str:
-    if reason is None:
-        return "its columns mix strings and numbers"
+def _explain(reason: Exception) -> str:
     unknown = re.search(r"<class '[\w.]*?(\w+)'>", str(reason))
     if unknown and ("shape calculator" in str(reason) or "converter" in str(reason)):
         return f"skl2onnx knows no {unknown[1]}"
     return first_line(reason)
 
 
-def _try_out(original: Original, model: ModelProto) -> tuple[Signature, Columns]:
-    """The signature as the graph answers it, and its answers. Raises ModelError."""
+def _prove(original: Original, model: ModelProto, options: ConvertOptions) -> Signature:
+    """The signature as the graph answers it. Raises ConversionError where it answers otherwise; ModelError."""
     session = open_session(model.SerializeToString(), 1)
     classes = tuple(str(each) for each in getattr(original.model, "classes_", ())) or None
     datatypes = [DATATYPES[node.type] for node in session.get_outputs()]
@@ -315,7 +332,19 @@ def _try_out(original: Original, model: ModelProto) -> tuple[Signature, Columns]
     )
     _graph.set_output_types(model, datatypes, [["n", *field.shape[1:]] for field in outputs])
     signature = Signature(inputs=original.fields, outputs=outputs)
-    return signature, OnnxRuntime(session, signature).run(original.columns)
+    runtime = OnnxRuntime(session, signature)
+    compare(original.reference, runtime.run(original.columns), rtol=options.rtol, atol=options.atol)
+    if original.unseen is not None:
+        rows, expected = original.unseen
+        try:
+            compare(expected, runtime.run(rows), rtol=options.rtol, atol=options.atol)
+        except (ConversionError, ModelError) as error:
+            raise ConversionError(
+                f"strings that were never seen are answered otherwise: {error.message}",
+                code="CL-E801",
+                hint="set handle_unknown of the encoders, or pack a Python class with `load` and `predict`",
+            ) from error
+    return signature
 
 
 def _time_one_row(original: Original) -> float:

@@ -283,10 +283,6 @@ def _boosting_regressor(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _histogram_trees(model: Any) -> list[_Tree]:
-    if model.is_categorical_ is not None and np.any(model.is_categorical_):
-        raise NotImplementedError(
-            "histogram boosting with categorical_features is not converted; encode them in the pipeline instead"
-        )
     start = np.ravel(model._baseline_prediction)
     trees = [_constant(float(value), i) for i, value in enumerate(start)]
     for stage in model._predictors:
