@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import logging.handlers
 import queue
+import re
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -12,8 +15,12 @@ import msgspec
 
 #: Lines that wait for a slow reader; more are dropped and counted.
 MOST_WAITING = 10_000
+#: What a reader has at the end, twice, to take what still waits.
+PATIENCE_S = 2.0
 _LONGEST = 8_000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: A whole API key, wherever it came from; what stays tells whose it was.
+_SECRET = re.compile(r"(clk_(?:live|test)_[0-9a-z]{10})_[0-9A-Za-z]{43}_[0-9a-f]{8}")
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -27,10 +34,18 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage()[:_LONGEST],
         }
-        line.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
+        line.update({name: _capped(value) for name, value in vars(record).items() if name not in _STANDARD})
         if record.exc_info and record.exc_info[0] is not None:
             line["traceback"] = self.formatException(record.exc_info)[-_LONGEST:]
-        return _encode(line).decode()
+        try:
+            text = _encode(line).decode()
+        except (UnicodeEncodeError, OverflowError, ValueError):  # half a surrogate pair from a file name
+            text = json.dumps(line, default=str)
+        return _SECRET.sub(r"\1_…", text)
+
+
+def _capped(value: Any) -> Any:
+    return value[:_LONGEST] if isinstance(value, str) else value
 
 
 class _Dropping(logging.handlers.QueueHandler):
@@ -45,12 +60,25 @@ class _Dropping(logging.handlers.QueueHandler):
         self.dropped += 1
 
 
-def start(stream: TextIO, level: int = logging.INFO) -> logging.handlers.QueueListener:
+class Writer(logging.handlers.QueueListener):
+    """A Writer is the side thread; `stop` gives a reader that does not read a few seconds and no more."""
+
+    def stop(self) -> None:
+        thread = self._thread
+        if thread is None:
+            return
+        with contextlib.suppress(queue.Full):
+            self.queue.put(self._sentinel, timeout=PATIENCE_S)  # type: ignore[attr-defined]
+        thread.join(PATIENCE_S)
+        self._thread = None
+
+
+def start(stream: TextIO, level: int = logging.INFO) -> Writer:
     """Send the whole process's log to `stream`; `stop()` of what comes back writes what still waits."""
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
     writer = logging.StreamHandler(stream)
     writer.setFormatter(JsonFormatter())
-    listener = logging.handlers.QueueListener(waiting, writer)
+    listener = Writer(waiting, writer)
     root = logging.getLogger()
     root.handlers[:] = [_Dropping(waiting)]
     root.setLevel(level)
