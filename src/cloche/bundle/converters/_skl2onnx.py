@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import time
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import narwhals as nw
-import numpy as np
 import sklearn
 from onnx import ModelProto
 from skl2onnx import convert_sklearn
@@ -26,44 +22,24 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from cloche.bundle.converters import _encoders, _graph, _trees
+from cloche.bundle.converters._original import (
+    CANNOT,
+    Original,
+    ask_original,
+    given_rows,
+    pickled_size,
+    time_one_row,
+)
 from cloche.bundle.converters._prepare import describe, parts, prepare
-from cloche.bundle.converters.base import PROOF_ROWS, Converted, ConvertOptions
+from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.parity import compare
-from cloche.bundle.rows import draw_rows, infer_fields, is_frame, to_columns
-from cloche.core.errors import ConfigError, ConversionError, InputError, ModelError
-from cloche.core.signature import Array, Columns, Field, Signature, count_rows, take_rows
+from cloche.core.errors import ConversionError, ModelError
+from cloche.core.signature import Field, Signature
 from cloche.runtimes.base import RuntimeSpec
 from cloche.runtimes.onnx import DATATYPES, OnnxRuntime, first_line, open_session
 
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 MODEL_FILE = "model/model.onnx"
-
-#: What skl2onnx and scikit-learn raise for what they can't do; MissingConverter is a RuntimeError.
-_CANNOT = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-class Original(NamedTuple):
-    """The fitted model with the rows that prove its conversion."""
-
-    model: Any
-    #: The rows as the model takes them, at most PROOF_ROWS.
-    rows: Any
-    #: The same rows, as the bundle takes them.
-    columns: Columns
-    fields: tuple[Field, ...]
-    #: Its answers to them, by output name.
-    reference: Columns
-    #: Some of the rows with strings that nobody has seen, and its answers; None where it refuses them.
-    unseen: tuple[Columns, Columns] | None
 
 
 class Way(NamedTuple):
@@ -78,13 +54,13 @@ class Way(NamedTuple):
 def convert(model: Any, rows: object | None, options: ConvertOptions) -> Converted:
     """The model as ONNX that answers the proof rows exactly. Raises ConversionError, InputError."""
     _check_kind(model)
-    given, columns, fields = _given_rows(model, rows)
+    given, columns, fields = given_rows(model, rows)
     with warnings.catch_warnings():
         # About feature names and the like: the user has seen them at fit.
         warnings.simplefilter("ignore")
-        original = _ask_original(model, given, columns, fields)
+        original = ask_original(model, given, columns, fields)
         data, signature = _first_exact(original, options)
-        row_s = _time_one_row(original)
+        row_s = time_one_row(original)
     return Converted(
         framework=f"scikit-learn {sklearn.__version__}",
         description=describe(model),
@@ -94,7 +70,7 @@ def convert(model: Any, rows: object | None, options: ConvertOptions) -> Convert
         files={MODEL_FILE: data},
         columns=None if rows is None else columns,
         reference=None if rows is None else original.reference,
-        original_bytes=_pickled_size(model),
+        original_bytes=pickled_size(model),
         original_row_s=row_s,
     )
 
@@ -113,119 +89,6 @@ def _check_kind(model: Any) -> None:
         raise ConversionError(words, code="CL-E802", hint="call fit before packing") from None
 
 
-def _given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Field, ...]]:
-    """The rows as the model takes them and as columns, and the signature's inputs."""
-    names = [str(name) for name in getattr(model, "feature_names_in_", [])]
-    if rows is None:
-        if any(isinstance(part, ColumnTransformer) for part in parts(model)):
-            raise ConversionError(
-                "without rows nobody can tell the types of this model's columns",
-                code="CL-E802",
-                hint="give a few held-out rows as X",
-            )
-        fields = tuple(Field(name=name, datatype="FP64", shape=(-1,)) for name in names) or (
-            Field(name="x", datatype="FP64", shape=(-1, int(model.n_features_in_))),
-        )
-        columns = draw_rows(Signature(inputs=fields, outputs=()), 256)
-        return _native(columns, names), columns, fields
-    columns = to_columns(rows)
-    if not count_rows(columns):
-        raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
-    native = rows
-    if is_frame(rows) or not _is_array(columns):
-        missing = [name for name in names if name not in columns]
-        if missing:
-            raise InputError(
-                f"the rows lack {', '.join(missing)}",
-                code="CL-E104",
-                hint=f"the model was fitted on {', '.join(names)}",
-            )
-        columns = {name: columns[name] for name in names} if names else columns
-        native = _select(rows, names) if is_frame(rows) else _native(columns, names)
-    return native, columns, infer_fields(columns)
-
-
-def _is_array(columns: Columns) -> bool:
-    return list(columns) == ["x"] and columns["x"].ndim > 1
-
-
-def _select(frame: Any, names: list[str]) -> Any:
-    wrapped = nw.from_native(frame, eager_only=True)
-    return wrapped.select(names).to_native() if names else frame
-
-
-def _native(columns: Columns, names: list[str]) -> Any:
-    """Columns as a fitted model takes them: a frame where it knows names and pandas is there, else an array."""
-    if _is_array(columns):
-        return columns["x"]
-    if names:
-        try:
-            return nw.from_dict(dict(columns), backend="pandas").to_native()
-        except ImportError:
-            pass
-    return np.column_stack(list(columns.values()))
-
-
-def _head(rows: Any, count: int) -> Any:
-    return nw.from_native(rows).head(count).to_native() if is_frame(rows) else rows[:count]
-
-
-def _ask_original(model: Any, rows: Any, columns: Columns, fields: tuple[Field, ...]) -> Original:
-    head = _head(rows, PROOF_ROWS)
-    try:
-        answers = _answer(model, head)
-    except _CANNOT as error:
-        raise InputError(
-            f"the model itself fails on these rows: {first_line(error)}",
-            code="CL-E105",
-            hint="give rows that model.predict takes",
-        ) from error
-    return Original(model, head, take_rows(columns, 0, PROOF_ROWS), fields, answers, _ask_unseen(model, columns))
-
-
-def _ask_unseen(model: Any, columns: Columns) -> tuple[Columns, Columns] | None:
-    if all(column.dtype != object for column in columns.values()):
-        return None
-    unseen = {
-        name: np.full_like(column, "never seen before") if column.dtype == object else column
-        for name, column in take_rows(columns, 0, 16).items()
-    }
-    try:
-        rows = _native(unseen, [str(name) for name in getattr(model, "feature_names_in_", [])])
-        return unseen, _answer(model, rows)
-    except _CANNOT:
-        return None
-
-
-def _answer(model: Any, rows: Any) -> Columns:
-    if not is_classifier(model):
-        value = np.asarray(model.predict(rows))
-        return {"value": value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value}
-    answers = {"label": _labels(np.asarray(model.predict(rows)))}
-    if hasattr(model, "predict_proba"):
-        answers["probabilities"] = np.asarray(model.predict_proba(rows))
-    if answers["label"].ndim != 1:
-        raise ConversionError(
-            "classifiers of several labels at once are not converted",
-            code="CL-E802",
-            hint="pack one model a label, or a Python class",
-        )
-    return answers
-
-
-def _labels(labels: Array) -> Array:
-    if labels.dtype.kind in "OUS":
-        return labels.astype(np.str_).astype(object)
-    if labels.dtype.kind == "b":
-        return labels
-    whole = labels.astype(np.int64)
-    if not np.array_equal(whole, labels):
-        raise ConversionError(
-            "the classes are not whole numbers", code="CL-E802", hint="fit on strings or integers"
-        )
-    return whole
-
-
 def _first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Signature]:
     """The first way whose answers are the original's. Raises the most telling refusal of all ways."""
     refusal: ConversionError | None = None
@@ -233,7 +96,7 @@ def _first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Si
     for way in _ways(original):
         try:
             model = _convert_one(original, way)
-        except _CANNOT as error:
+        except CANNOT as error:
             reasons.append(error)
             continue
         try:
@@ -345,24 +208,3 @@ def _prove(original: Original, model: ModelProto, options: ConvertOptions) -> Si
                 hint="set handle_unknown of the encoders, or pack a Python class with `load` and `predict`",
             ) from error
     return signature
-
-
-def _time_one_row(original: Original) -> float:
-    """Median seconds of one row in the original, over at most half a second."""
-    ask = getattr(original.model, "predict_proba", original.model.predict)
-    row = _head(original.rows, 1)
-    ask(row)
-    spent: list[float] = []
-    while len(spent) < 3 or (len(spent) < 50 and sum(spent) < 0.5):
-        start = time.perf_counter()
-        ask(row)
-        spent.append(time.perf_counter() - start)
-    return float(np.median(spent))
-
-
-def _pickled_size(model: Any) -> int:
-    """Bytes of the model as a pickle, which is only measured; 0 where it can't be pickled."""
-    try:
-        return len(pickle.dumps(model, protocol=5))
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return 0
