@@ -1,0 +1,52 @@
+"""Readiness, and how kept-alive connections are spread over workers."""
+
+from __future__ import annotations
+
+from cloche.core.board import Board, Head, Role, Slot, State
+from cloche.serving.state import WorkerState
+
+
+def worker(board: Board, number: int, connections: int) -> Slot:
+    slot = board.claim(number, Role.WORKER, pid=number, start=1)
+    slot.set(Head.STATE, State.READY)
+    slot.set(Head.CONNECTIONS, connections)
+    return slot
+
+
+def test_it_answers_when_ready_and_not_draining() -> None:
+    state = WorkerState()
+    assert not state.answers()
+    state.is_ready = True
+    assert state.answers()
+    state.is_draining = True
+    assert not state.answers()
+    assert state.closes_next()
+
+
+def test_a_worker_with_more_than_its_share_gives_the_rest_away(board: Board) -> None:
+    slot = worker(board, 1, 0)
+    worker(board, 2, 4)
+    state = WorkerState()
+    state.share(board, slot, 40)
+    assert board.head(1, Head.CONNECTIONS) == 40
+    assert state.excess == 18
+    assert [state.closes_next() for _ in range(20)] == [True] * 18 + [False] * 2
+
+
+def test_a_few_more_are_let_be(board: Board) -> None:
+    slot = worker(board, 1, 0)
+    worker(board, 2, 2)
+    state = WorkerState()
+    state.share(board, slot, 8)
+    assert state.excess == 0
+
+
+def test_a_worker_alone_keeps_all(board: Board) -> None:
+    slot = worker(board, 1, 0)
+    dead = worker(board, 2, 0)
+    dead.set(Head.HEARTBEAT_NS, 0)
+    starting = worker(board, 3, 0)
+    starting.set(Head.STATE, State.STARTING)
+    state = WorkerState()
+    state.share(board, slot, 100)
+    assert state.excess == 0
