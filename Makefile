@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # The lock names everything, so nothing is resolved; modules are compiled when they are first imported.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-compile
 # Two processes: several tests serve with two cores of their own.
 PROCESSES ?= 2
 
@@ -27,7 +27,7 @@ setup: $(READY)
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Cloche needs Python 3.11 or newer, this is %d.%d: name one, as in  make PYTHON=python3.12 " % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python could not make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
-	@echo "setting up $(VENV) with $$($(BIN)/python --version)"
+	@echo "setting up $(VENV) with $$($(BIN)/python --version): half a minute"
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@$(PIP) --no-build-isolation -e .
 	@touch $@

@@ -9,10 +9,24 @@ import pytest
 import cloche
 from cloche.core.errors import ClocheError
 
-PUBLIC = """
-    Bundle BusyError Client ClocheError ConfigError ConflictError ConversionError InputError Loaded
-    MissingExtraError ModelError NotFoundError RefusedError alias load pack
-""".split()
+PUBLIC = [
+    "Bundle",
+    "BusyError",
+    "Client",
+    "ClocheError",
+    "ConfigError",
+    "ConflictError",
+    "ConversionError",
+    "InputError",
+    "Loaded",
+    "MissingExtraError",
+    "ModelError",
+    "NotFoundError",
+    "RefusedError",
+    "alias",
+    "load",
+    "pack",
+]
 
 
 def test_these_are_the_public_names() -> None:
