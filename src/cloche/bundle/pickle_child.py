@@ -26,9 +26,12 @@ def main() -> None:
 
 def _answer(question: Question) -> bytes:
     try:
-        model = _read(Path(question.path))
+        model, saved_by = _read(Path(question.path))
         rows = None if question.rows is None else question.rows.columns()
-        return encode_answer(find_converter(model).convert(model, rows, question.options))
+        converted = find_converter(model).convert(model, rows, question.options)
+        if saved_by is not None:
+            converted.framework += f", saved by {saved_by}"
+        return encode_answer(converted)
     except ClocheError as error:
         return encode(Answer(failure=_failure(error)))
     except Exception as error:  # noqa: BLE001 - the edge of this process: a pickle may raise anything
@@ -36,15 +39,17 @@ def _answer(question: Question) -> bytes:
         return encode(Answer(failure=Failure(kind="ConversionError", message=words, code="CL-E800")))
 
 
-def _read(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def _read(path: Path) -> tuple[Any, str | None]:
+    """The model, and the version of scikit-learn that saved it where that is another than this."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             try:
                 load = import_module("joblib").load
             except ImportError:
-                return pickle.loads(path.read_bytes())
-            return load(path)
+                model = pickle.loads(path.read_bytes())
+            else:
+                model = load(path)
         except ModuleNotFoundError as error:
             missing = (error.name or "a module").partition(".")[0]
             raise MissingExtraError(
@@ -52,6 +57,8 @@ def _read(path: Path) -> Any:
                 code="CL-E701",
                 hint=f"install {missing} in the version that saved the file, or pack from Python",
             ) from None
+    versions = [getattr(each.message, "original_sklearn_version", None) for each in caught]
+    return model, next((version for version in versions if version), None)
 
 
 def _failure(error: ClocheError) -> Failure:

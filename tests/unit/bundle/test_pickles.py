@@ -13,6 +13,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+import sklearn
 from sklearn.linear_model import LogisticRegression
 from tests.conformance.models import mixed_pipeline, passengers
 
@@ -82,6 +83,15 @@ def test_a_pickled_model_is_converted_as_the_object_is(tmp_path: Path, suffix: s
     assert converted.columns["port"].tolist() == [None if value != value else value for value in frame["port"]]
     np.testing.assert_array_equal(converted.reference["probabilities"], model.predict_proba(frame))
     assert converted.original_bytes == path.stat().st_size
+
+
+def test_a_model_of_another_version_says_which_saved_it(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    model = LogisticRegression().fit(X, X[:, 0] > 0)
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(model).replace(sklearn.__version__.encode(), b"1.0.7"))
+    converted = convert_pickle(path, X, OPTIONS, trusted=True)
+    assert converted.framework == f"scikit-learn {sklearn.__version__}, saved by 1.0.7"
 
 
 def test_a_pickle_reaches_no_listener_on_this_machine(tmp_path: Path, listener: socket.socket) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -64,7 +65,7 @@ def given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fie
     columns = to_columns(rows)
     if not count_rows(columns):
         raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
-    native = rows
+    native = columns["x"] if isinstance(rows, Mapping) and _is_array(columns) else rows
     if is_frame(rows) or not _is_array(columns):
         missing = [name for name in names if name not in columns]
         if missing:
