@@ -1,7 +1,8 @@
 """What each part of the request path costs: the same worker with its parts switched on one by one.
 
-The bare path reads a body, decodes it into typed rows, runs them with those of the same turn, encodes and sends:
-nothing less can answer. Each further line adds one part; the last is the worker as it is served, on loopback.
+The bare path reads a body, decodes it into typed rows, runs them with those of the same turn, encodes and sends,
+without validation, guard, metrics and ids. Each further line adds one of them; the last is the worker as it is
+served, on loopback.
 
     python benchmarks/request_path.py        # prints the table
 """
@@ -48,7 +49,6 @@ WINDOW_S = 0.5
 #: Each line adds one part to the line before.
 PARTS = {
     "bare": "bare: read, decode, run, encode, send",
-    "app": "+ routes, deadlines, errors, answer headers",
     "validation": "+ validation",
     "guard": "+ guard",
     "metrics": "+ metrics",
@@ -150,7 +150,7 @@ async def _serve(variant: str, folder: Path, listening: socket.socket) -> None:
         state = WorkerState()
         app = worker.build(config, worker.load(config), member, state, FollowedKeys(config.keys))
         _switch_off(app, variant)
-        server = Server(_bare(app) if variant == "bare" else app, [listening])
+        server = Server(app, state, [listening])
         await server.start()
         state.is_ready = True
         while True:
@@ -185,35 +185,16 @@ def _switch_off(app: App, variant: str) -> None:
     """Take every part out of the app that comes after `variant`."""
     order = list(PARTS)
     missing = order[order.index(variant) + 1 :] if variant in PARTS else []
-    deployment: Any = app._deployment
+    predictions: Any = app.predictions
+    deployment = predictions.deployment
     if "validation" in missing:
         deployment.engine.prepare = lambda columns: Prepared(columns, count_rows(columns), ())
-    inside: Any = app
     if "guard" in missing:
-        inside._guard = _NoGuard()
+        predictions.guard = _NoGuard()
     if "metrics" in missing:
         deployment.counters = deployment.batcher._recorder = _NoCounters()
     if "ids" in missing:
-        inside._ids = _NoIds()
-
-
-def _bare(app: App) -> Any:
-    """The least that can answer: the app's own decoder, batcher and encoder, and nothing between them."""
-    dialect = app._routes[PATH.encode()]
-    batcher = app._deployment.batcher
-    clock = time.monotonic
-
-    async def bare(scope: Any, receive: Any, send: Any) -> None:
-        columns, wants = dialect.decode((await receive())["body"], {})
-        prepared = Prepared(columns, count_rows(columns), ())
-        now = clock()
-        outputs, _, _ = await batcher.submit(prepared, now + 1.0, now)
-        answer = dialect.encode(outputs, (), wants, "0" * 24)
-        headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-    return bare
+        predictions.ids = _NoIds()
 
 
 def main() -> int:

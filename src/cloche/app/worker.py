@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -27,10 +28,11 @@ from cloche.monitoring import log
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
 from cloche.serving.guard import Guard, Policy
-from cloche.serving.http import App, Deployment
+from cloche.serving.http import App
 from cloche.serving.keyring import FollowedKeys
 from cloche.serving.limits import RateLimiter
 from cloche.serving.pages import Pages
+from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, find_dialects
 from cloche.serving.state import WorkerState
 from cloche.serving.worker import serve
@@ -118,7 +120,7 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
     guard = Guard(policy, keys, RateLimiter(member.board, slot))
     deployment = Deployment(live, engine, batcher, counters, deadline_s=config.deadline_s)
     pages = Pages(live, dialects, member.board, state)
-    return App(deployment, dialects, guard, state, pages, max_body=config.max_body)
+    return App(Predictions(deployment, dialects, guard), pages, state, max_body=config.max_body)
 
 
 async def _run(config: WorkerConfig, loaded: Loaded, member: Member) -> None:
@@ -133,6 +135,10 @@ async def _run(config: WorkerConfig, loaded: Loaded, member: Member) -> None:
     if config.keys_required or config.limits:
         keys.follow(config.database)
     app = build(config, loaded, member, state, keys)
+    # what was made so far stays for good: the collector need not look at it again and again
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     await serve(member, app, state, deadline_s=config.deadline_s)
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from cloche.serving.exchange import LARGEST, Exchange
+from cloche.serving.http import App
+from cloche.serving.predictions import Predictions
 from cloche.serving.problems import refusal_body
+from cloche.serving.state import WorkerState
 
 HEADER_BYTES = 16 * 1024
 HEADER_FIELDS = 100
@@ -25,14 +26,22 @@ HEADER_S = 10.0
 BODY_BYTES_PER_S = 1024
 MOST_CONNECTIONS = 4096
 BACKLOG = 1024
+KEEP_ALIVE_S = 75
 _UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
 
 
 class Connection(HttpToolsProtocol):
-    """A Connection is one client's, with bounds on the size and slowness of what it sends."""
+    """A Connection is one client's, with bounds on the size and slowness of what it sends.
 
+    A prediction whose body is small takes the short way (`Exchange`), all else uvicorn's own to the ASGI app.
+    """
+
+    predictions: Predictions
+    worker_state: WorkerState
+    max_body: int
     _came = 0  # bytes of the request that is being read
     _since = 0.0  # when it began; 0.0 between requests
+    _idle_since = 0.0  # when the last answer of the short way was written
     _in_head = True
     _refused = False
 
@@ -47,6 +56,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._since == 0.0:
             self._since = time.monotonic()
+            self._idle_since = 0.0
         self._came += len(data)
         if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
             data = _without_upgrade(data)
@@ -65,8 +75,34 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, "CL-E117", f"more than {HEADER_FIELDS} header fields")
         if len(self.url) > URL_BYTES:
             self._refuse(414, "CL-E117", "the path is longer than 8 KiB")
-        if not self._refused:
+        if not self._refused and not self._begin_exchange():
             super().on_headers_complete()
+
+    def _begin_exchange(self) -> bool:
+        if self.parser.get_method() != b"POST" or not (self.cycle is None or self.cycle.response_complete):
+            return False
+        path, _, query = self.url.partition(b"?")
+        dialect = self.predictions.routes.get(path)
+        if dialect is None or self.expect_100_continue:
+            return False
+        headers = dict(self.headers)
+        if int(headers.get(b"content-length", LARGEST + 1)) > min(LARGEST, self.max_body):
+            return False
+        exchange = Exchange(
+            self.predictions,
+            self.worker_state,
+            self.transport,
+            self._on_exchanged,
+            keep_alive=self.parser.should_keep_alive(),
+        )
+        self._asked = (dialect, headers, query)
+        self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is a cycle of its own
+        return True
+
+    def _on_exchanged(self) -> None:
+        self._idle_since = time.monotonic()
+        if self.pipeline:
+            self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -76,8 +112,17 @@ class Connection(HttpToolsProtocol):
         self._came = 0
         self._since = 0.0
         self._in_head = True
-        if not self._refused:
+        if self._refused:
+            return
+        exchange: object = self.cycle
+        if isinstance(exchange, Exchange):
+            exchange.run(*self._asked)
+        else:
             super().on_message_complete()
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing was asked on this connection for longer than it is kept."""
+        return self._since == 0.0 and 0.0 < self._idle_since < now - KEEP_ALIVE_S
 
     def is_too_slow(self, now: float) -> bool:
         """Whether a request has been coming for too long."""
@@ -118,13 +163,15 @@ def _without_upgrade(data: bytes) -> bytes:
 class Server:
     """A Server accepts on sockets that it was given and does not own."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], sockets: list[socket.socket]) -> None:
+    def __init__(self, app: App, state: WorkerState, sockets: list[socket.socket]) -> None:
         self._config = uvicorn.Config(
             app, interface="asgi3", ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=75, log_level="error",
+            server_header=False, timeout_keep_alive=KEEP_ALIVE_S, proxy_headers=False, log_level="error",
         )  # fmt: skip
         self._config.load()
+        self._worker_state = state
         self._state = ServerState()
+        self._app = app
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
 
@@ -136,19 +183,28 @@ class Server:
             self._servers.append(server)
 
     def _protocol(self) -> Connection:
-        return Connection(self._config, self._state, {})
+        connection = Connection(self._config, self._state, {})
+        connection.predictions = self._app.predictions
+        connection.worker_state = self._worker_state
+        connection.max_body = self._app.max_body
+        return connection
 
     @property
     def connections(self) -> int:
         return len(self._state.connections)
 
     def tick(self) -> None:
-        """Once a second: the Date header, and requests that come too slowly."""
-        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        """Once a second: the Date header, requests that come too slowly, connections that nobody uses."""
+        date = formatdate(usegmt=True).encode()
+        self._state.default_headers = [(b"date", date)]
+        self._worker_state.date_line = b"date: %b\r\n" % date
         now = time.monotonic()
         for connection in list(self._state.connections):
-            if isinstance(connection, Connection) and connection.is_too_slow(now):
-                connection.refuse_slow()
+            if isinstance(connection, Connection):
+                if connection.is_too_slow(now):
+                    connection.refuse_slow()
+                elif connection.is_idle(now):
+                    connection.transport.close()
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let what is in flight finish (at most `grace_s`), close."""
@@ -156,10 +212,13 @@ class Server:
             server.close()
         for connection in list(self._state.connections):
             connection.shutdown()
-        tasks: set[asyncio.Task[Any]] = set(self._state.tasks)
-        if tasks:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait(tasks, timeout=grace_s)
+        ends = time.monotonic() + grace_s
+        while self._is_answering() and time.monotonic() < ends:
+            await asyncio.sleep(0.01)
         for connection in list(self._state.connections):
             connection.transport.close()
         await asyncio.sleep(0)
+
+    def _is_answering(self) -> bool:
+        cycles = (getattr(connection, "cycle", None) for connection in self._state.connections)
+        return bool(self._state.tasks) or any(cycle and not cycle.response_complete for cycle in cycles)

@@ -19,6 +19,8 @@ class WorkerState:
         self.is_draining = False
         #: Kept-alive connections that are more than this worker's share: so many answers close theirs.
         self.excess = 0
+        #: The Date header's line, renewed each second.
+        self.date_line = b""
         #: Counts a request that was refused before it reached a model, by the error's code.
         self.refused: Callable[[str], None] | None = None
 

@@ -24,7 +24,7 @@ async def serve(member: Member, app: App, state: WorkerState, *, deadline_s: flo
     """
     loop = asyncio.get_running_loop()
     draining = asyncio.Event()
-    server = Server(app, member.sockets)
+    server = Server(app, state, member.sockets)
     await server.start()
     state.is_ready = True
     member.ready()

@@ -24,9 +24,10 @@ from cloche.engine.engine import Engine
 from cloche.engine.validate import OnInvalid
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.serving.guard import Guard, Policy
-from cloche.serving.http import App, Deployment
+from cloche.serving.http import App
 from cloche.serving.limits import RateLimiter
 from cloche.serving.pages import Pages
+from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, find_dialects
 from cloche.serving.server import Server
 from cloche.serving.state import WorkerState
@@ -159,7 +160,8 @@ class Door:
         )
         self.pages = Pages(self.live, self.dialects, board, self.state)
         deployment = Deployment(self.live, self.engine, self.batcher, self.counters, deadline_s=deadline_s)
-        self.app = App(deployment, self.dialects, self.guard, self.state, self.pages, max_body=max_body)
+        predictions = Predictions(deployment, self.dialects, self.guard)
+        self.app = App(predictions, self.pages, self.state, max_body=max_body)
         self.server: Server | None = None
         self.address = ("", 0)
 
@@ -168,7 +170,7 @@ class Door:
         """Serve on a free port of loopback."""
         listening = socket.create_server(("127.0.0.1", 0))
         self.address = listening.getsockname()
-        self.server = Server(self.app, [listening])
+        self.server = Server(self.app, self.state, [listening])
         await self.server.start()
         try:
             yield self
