@@ -12,6 +12,8 @@ import cloche
 from cloche.cli.commands import COMMANDS
 from cloche.core.codes import CODES
 from cloche.monitoring.exposition import COUNTERS, GAUGES, HISTOGRAMS
+from cloche.serving.guard import OPERATIONS, PUBLIC
+from cloche.serving.protocols.schema import problem_responses
 
 ROOT = REFERENCE.parents[1]
 PROSE = [
@@ -47,6 +49,23 @@ def test_every_metric_that_is_counted_is_shown() -> None:
     }
     assert len(counted) > 10
     assert counted - known == set()
+
+
+def test_every_action_of_the_log_is_documented_and_no_other() -> None:
+    said = {
+        name
+        for path in (ROOT / "src").rglob("*.py")
+        for name in re.findall(r'"action": "([a-z_]+)"|\bsay\(\s*"([a-z_]+)"', path.read_text())
+    }
+    listed = re.findall(r"^\| `([a-z_]+)` \|", (REFERENCE / "logs.md").read_text(), re.MULTILINE)
+    assert {first or second for first, second in said} == set(listed)
+
+
+def test_every_path_that_is_served_is_documented() -> None:
+    text = (REFERENCE / "http.md").read_text()
+    missing = [path for path in (*PUBLIC, *OPERATIONS) if path.decode().strip("/") not in text]
+    assert missing == []
+    assert [status for status in problem_responses() if status not in text] == []
 
 
 @pytest.mark.parametrize("document", PROSE, ids=lambda path: path.relative_to(ROOT).as_posix())
