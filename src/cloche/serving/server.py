@@ -83,8 +83,8 @@ class Connection(HttpToolsProtocol):
             return False
         path, _, query = self.url.partition(b"?")
         dialect = self.predictions.routes.get(path)
-        if dialect is None or self.expect_100_continue:
-            return False
+        if dialect is None or self.expect_100_continue or self.flow.write_paused:
+            return False  # who does not read its answers takes the way on which writing waits
         headers = dict(self.headers)
         if int(headers.get(b"content-length", LARGEST + 1)) > min(LARGEST, self.max_body):
             return False
