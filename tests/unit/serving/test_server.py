@@ -304,7 +304,38 @@ def test_head_has_headers_only(run: Run, make_door: MakeDoor) -> None:
     run(scenario())
 
 
-def test_a_caller_who_goes_away_is_no_bug(run: Run, make_door: MakeDoor, row: Any, caplog: Any) -> None:
+@pytest.mark.parametrize("rows", [1, 2000])  # a small body goes the short way, a large one over ASGI
+def test_a_connection_is_closed_when_that_is_asked(run: Run, make_door: MakeDoor, row: Any, rows: int) -> None:
+    async def scenario() -> None:
+        body = json.dumps([row] * rows).encode()
+        async with make_door().open() as door:
+            async with door.connect() as client:
+                await client.say(request(body, f"content-length: {len(body)}", "connection: close"))
+                answer = await client.hear()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+                assert await client.is_closed()
+            async with door.connect() as client:
+                old = request(body, f"content-length: {len(body)}").replace(b"HTTP/1.1", b"HTTP/1.0")
+                await client.say(old)
+                answer = await client.hear()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+                assert await client.is_closed()
+
+    run(scenario())
+
+
+def test_both_ways_answer_with_the_same_headers(run: Run, make_door: MakeDoor, row: Any) -> None:
+    async def scenario() -> None:
+        async with make_door().open() as door:
+            short = await door.ask("/predict/fraud", row, headers={"x-request-id": "a"})
+            long = await door.ask("/predict/fraud", [row] * 2000, headers={"x-request-id": "a"})
+            assert set(short.headers) == set(long.headers)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("rows", [1, 2000])
+def test_a_caller_who_goes_away_is_no_bug(run: Run, make_door: MakeDoor, row: Any, caplog: Any, rows: int) -> None:
     async def scenario() -> None:
         door = make_door(cost=slow_cost())
         begun = asyncio.Event()
@@ -317,7 +348,7 @@ def test_a_caller_who_goes_away_is_no_bug(run: Run, make_door: MakeDoor, row: An
         door.runtime.acts = slow
         async with door.open():
             async with door.connect() as client:
-                body = json.dumps(row).encode()
+                body = json.dumps([row] * rows).encode()
                 await client.say(request(body, f"content-length: {len(body)}"))
                 await begun.wait()
             while door.counters._cells[door.counters._in_flight]:

@@ -1,0 +1,86 @@
+"""The page at /docs: complete, safe, and loading nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+
+from cloche.core.signature import Field, Signature
+
+Run = Callable[[Any], None]
+MakeDoor = Callable[..., Any]
+
+
+class Links(HTMLParser):
+    """Links are what a page loads or leads to, and its inline scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.loads += [value for name in ("src", "href") if (value := given.get(name)) is not None]
+        self.inline += [name for name in given if name.startswith("on") or name == "style"]
+        if tag in ("script", "style") and "src" not in given:
+            self.inline.append(tag)
+
+
+def test_the_page_loads_everything_from_this_server(run: Run, make_door: MakeDoor) -> None:
+    async def scenario() -> None:
+        async with make_door().open() as door:
+            page = await door.ask("/docs")
+            assert page.headers["content-type"].startswith("text/html")
+            policy = page.headers["content-security-policy"]
+            assert "default-src 'self'" in policy
+            assert "unsafe" not in policy
+            links = Links()
+            links.feed(page.body.decode())
+            assert links.inline == []
+            own = [link for link in links.loads if not link.startswith(("data:", "#"))]
+            assert {"/docs/docs.css", "/docs/docs.js"} <= set(own)
+            for link in own:
+                assert link.startswith("/")
+                assert (await door.ask(link)).status == 200
+            for name in ("docs.css", "docs.js"):
+                text = (await door.ask(f"/docs/{name}")).body.decode()
+                assert not re.search(r"https?://(?!127\.0\.0\.1|localhost)", text)
+
+    run(scenario())
+
+
+def test_the_page_shows_the_signature_and_a_real_row_that_is_answered(run: Run, make_door: MakeDoor) -> None:
+    async def scenario() -> None:
+        async with make_door(on_invalid="reject").open() as door:
+            text = (await door.ask("/docs")).body.decode()
+            for words in ("fraud", "fraud-model:3", "age", "a whole number from 0 to 120", "one of cook, nurse"):
+                assert words in text
+            shown = re.search(r"<textarea[^>]*>(.*?)</textarea>", text, re.DOTALL)
+            assert shown is not None
+            row = json.loads(html.unescape(shown[1]))
+            assert (await door.ask("/predict/fraud", row)).status == 200
+
+    run(scenario())
+
+
+def test_what_came_with_a_model_is_text_and_nothing_else(run: Run, make_door: MakeDoor) -> None:
+    evil = "<script>alert(1)</script>"
+    signature = Signature(
+        inputs=(Field(name=evil, datatype="BYTES", shape=(-1,), categories=(evil, '"')),),
+        outputs=(Field(name=evil, datatype="BYTES", shape=(-1,)),),
+    )
+
+    async def scenario() -> None:
+        door = make_door(signature=signature, examples={evil: np.array([evil], object)})
+        page = (await door.call("GET", "/docs")).body.decode()
+        assert evil not in page
+        assert html.escape(evil) in page or "&lt;script&gt;" in page
+
+    run(scenario())
