@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -378,6 +379,25 @@ def test_who_does_not_read_answers_is_not_written_to_without_end(run: Run, make_
             assert number < 299
             assert most < 1_000_000
             client.writer.transport.abort()
+
+    run(scenario())
+
+
+def test_bodies_that_are_being_read_have_a_sum(run: Run, make_door: MakeDoor, row: Any) -> None:
+    async def scenario() -> None:
+        async with make_door(max_body=200_000).open() as door, contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(door.connect()) for _ in range(5)]
+            head = b"POST /predict/fraud HTTP/1.1\r\nhost: t\r\ncontent-length: 200000\r\n\r\n"
+            for client in clients:
+                await client.say(head + b" " * 190_000)
+            heard = [asyncio.ensure_future(client.hear()) for client in clients]
+            done, waiting = await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
+            answer = done.pop().result()
+            assert (answer.status, answer.json()["code"]) == (503, "CL-E601")
+            assert int(answer.headers["retry-after"]) >= 1
+            for one in waiting:
+                one.cancel()
+            assert (await door.ask("/predict/fraud", row)).status == 200
 
     run(scenario())
 
