@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 
 from cloche.core.board import Board, Role, Slot, series_hash
 from cloche.core.units import Rate
@@ -19,14 +19,17 @@ class _Meter:
     """A meter is one key's count: two places a slot, for even and odd windows.
 
     A place holds the window's number and its count in one int64, so that it is read and written whole.
-    `places` are those in the other workers' slots.
+    `places` are those in the other workers' slots. In a slot that is full the count is this worker's alone.
     """
 
-    __slots__ = ("own", "places")
+    __slots__ = ("cells", "own", "places")
 
     def __init__(self, slot: Slot, key: str, found: dict[int, list[int]]) -> None:
         labels = [{"name": "limit", "key": key, "window": str(parity)} for parity in (0, 1)]
+        self.cells: MutableSequence[int] | memoryview[int] = slot.cells
         self.own = [slot.series(**one) for one in labels]
+        if self.own[0] == self.own[1]:  # the place of what finds no room
+            self.cells, self.own = [0, 0], [0, 1]
         self.places = [found.setdefault(series_hash(one), []) for one in labels]
 
 
@@ -64,15 +67,16 @@ class RateLimiter:
         if current + before * left + 1.0 > rate.count:
             return self._wait(rate, current, before, spent)
         place = meter.own[parity]
-        value = self._cells[place]
+        value = meter.cells[place]
         fresh = value >> _COUNT_BITS != number
-        self._cells[place] = (number << _COUNT_BITS) + 1 if fresh else value + 1
+        meter.cells[place] = (number << _COUNT_BITS) + 1 if fresh else value + 1
         return 0.0
 
     def _sum(self, meter: _Meter, parity: int, number: int) -> int:
         cells = self._cells
-        total = 0
-        for place in (meter.own[parity], *meter.places[parity]):
+        value = meter.cells[meter.own[parity]]
+        total = value & _COUNT_MASK if value >> _COUNT_BITS == number else 0
+        for place in meter.places[parity]:
             value = cells[place]
             if value >> _COUNT_BITS == number:
                 total += value & _COUNT_MASK

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cloche.core.board import Board, Role
+from cloche.core.board import SERIES, Board, Head, Role
 from cloche.core.units import Rate
 from cloche.serving.limits import RateLimiter
 
@@ -97,3 +97,16 @@ def test_a_worker_that_came_later_is_seen(board: Board, clock: Clock) -> None:
     clock.now += 1.0
     assert [later.take("key", rate) for _ in range(4)] == [0.0] * 4
     assert first.take("key", rate) > 0
+
+
+def test_in_a_full_slot_the_limits_of_keys_stay_apart(board: Board, clock: Clock) -> None:
+    slot = board.claim(1, Role.WORKER, pid=1, start=1)
+    for number in range(SERIES):
+        slot.series(name="x", number=str(number))
+    limiter = RateLimiter(board, slot, clock)
+    rate = Rate(3, 10)
+    for key in ("one", "other"):
+        assert [limiter.take(key, rate) == 0.0 for _ in range(4)] == [True] * 3 + [False]
+    assert slot.get(Head.DROPPED) == 0
+    clock.now += 20
+    assert limiter.take("one", rate) == 0.0
