@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -19,8 +19,12 @@ from cloche.bundle.manifest import Measured
 from cloche.core.signature import Columns, count_rows
 from cloche.runtimes.base import Runtime, RuntimeSpec
 
-#: Loads the bundle as a spec says; True: for many rows at a time.
-Load: TypeAlias = Callable[[RuntimeSpec, bool], Runtime]
+
+class Load(Protocol):
+    """A Load loads the bundle as a spec says, for one row or for many at a time."""
+
+    def __call__(self, spec: RuntimeSpec, *, bulk: bool) -> Runtime: ...
+
 
 BULK_ROWS = 4_096
 _BULK_NUMBERS = 2_000_000
@@ -52,7 +56,7 @@ def choose_threads(
     row_times, bulk_times = [], []
     for threads in candidates:
         trial = msgspec.structs.replace(spec, threads=threads, bulk_threads=threads)
-        runtime = load(trial, False)
+        runtime = load(trial, bulk=False)
         try:
             # The least, not the middle: whatever else the machine does only ever adds.
             row_times.append(min(time_rows(runtime, row, _TRIAL_BUDGET_S, clock)))
@@ -80,7 +84,7 @@ def measure(
     give_back_memory()
     before = resident_bytes()
     start = clock()
-    runtime = load(spec, False)
+    runtime = load(spec, bulk=False)
     load_s = clock() - start
     bulk = repeat_rows(columns, BULK_ROWS)
     try:
@@ -94,7 +98,7 @@ def measure(
     finally:
         runtime.close()
     if runtime.in_process:
-        runtime = load(spec, True)
+        runtime = load(spec, bulk=True)
         try:
             fastest = min(time_bulk(runtime, bulk, _BULK_BUDGET_S, clock))
         finally:

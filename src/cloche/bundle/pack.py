@@ -136,7 +136,7 @@ def _check(converted: Converted, name: str, y: Any, options: PackOptions) -> Non
 def _loader(converted: Converted) -> Load:
     files = converted.files
 
-    def load(spec: RuntimeSpec, bulk: bool) -> Runtime:
+    def load(spec: RuntimeSpec, *, bulk: bool) -> Runtime:
         place = RuntimePlace(digest="0" * 64, bulk=bulk)
         return load_runtime(spec, converted.signature, files.__getitem__, place)
 
@@ -174,7 +174,7 @@ class _Proof(msgspec.Struct, frozen=True):
 def _prove(converted: Converted, columns: Columns, options: PackOptions, load: Load) -> _Proof:
     """Run all rows; raise ConversionError unless the answers are the original's and each row's own."""
     parity = None
-    runtime = load(converted.runtime, True)
+    runtime = load(converted.runtime, bulk=True)
     try:
         outputs = _run(runtime, columns, drawn=converted.columns is None)
         if (reference := converted.reference) is not None:

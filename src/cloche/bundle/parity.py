@@ -74,7 +74,7 @@ def _mismatch(name: str, expected: Array, found: Array, differs: Mask, distance:
         f"{name} differs on {len(rows)} of {len(expected)} rows (row {shown}){far}: "
         f"row {first} was {_show(expected[first])} and is {_show(found[first])}",
         code="CL-E801",
-        hint=_reason(expected, found, differs, numbers),
+        hint=_reason(expected, found, differs, numbers=numbers),
         details=[
             {"row": int(row), "output": name, "expected": _show(expected[row]), "found": _show(found[row])}
             for row in rows[:NAMED]
@@ -82,7 +82,7 @@ def _mismatch(name: str, expected: Array, found: Array, differs: Mask, distance:
     )
 
 
-def _reason(expected: Array, found: Array, differs: Mask, numbers: bool) -> str:
+def _reason(expected: Array, found: Array, differs: Mask, *, numbers: bool) -> str:
     share = float(differs.mean())
     if numbers and not np.array_equal(np.isnan(expected), np.isnan(found.astype(np.float64))):
         return "a missing value is handled differently; impute missing values in the pipeline, before the model"

@@ -133,7 +133,7 @@ class PythonRuntime:
                 answer = connection.ask(request, body)
             except HostGoneError as gone:
                 self._leave(connection)
-                deaths = self._blame(gone, request.alone, _fingerprint(tensors, body)) if rows == 1 else 0
+                deaths = self._blame(gone, _fingerprint(tensors, body), alone=request.alone) if rows == 1 else 0
                 if deaths > 1:
                     raise _refused() from gone
                 # a retry that no model began with was none: a dying host may still take connections
@@ -167,7 +167,7 @@ class PythonRuntime:
             raise _refused()
         return self._suspects.is_suspect(fingerprint, now)
 
-    def _blame(self, gone: HostGoneError, alone: bool, fingerprint: bytes) -> int:
+    def _blame(self, gone: HostGoneError, fingerprint: bytes, *, alone: bool) -> int:
         """How many hosts the request has killed by now.
 
         One that was alone is to blame only if the model had begun with it: else another's killed the host.

@@ -53,7 +53,7 @@ class Guard:
         """A prediction: the key where one is needed, then its rate limit."""
         name, key_id = ANYBODY, ANYBODY
         if self._policy.keys_required or (self._limits and b"authorization" in headers):
-            name, key_id = self._identify(headers, "predict", self._policy.keys_required)
+            name, key_id = self._identify(headers, "predict", required=self._policy.keys_required)
         if self._limits:
             rate = self._limits.get(name) or self._limits.get(EVERY_OTHER)
             if rate is not None:
@@ -66,11 +66,11 @@ class Guard:
         scope = OPERATIONS.get(path.split(b"/", 2)[1])
         if scope is not None:
             if not self._policy.loopback:
-                self._identify(headers, scope, True)
+                self._identify(headers, scope, required=True)
         elif self._policy.keys_required:
-            self._identify(headers, "predict", True)
+            self._identify(headers, "predict", required=True)
 
-    def _identify(self, headers: Mapping[bytes, bytes], scope: str, required: bool) -> tuple[str, str]:
+    def _identify(self, headers: Mapping[bytes, bytes], scope: str, *, required: bool) -> tuple[str, str]:
         given = headers.get(b"authorization", b"")
         if given[:7].lower() != b"bearer ":
             if not required:

@@ -40,7 +40,7 @@ def choose(times: dict[int, tuple[float, float]], cores: int) -> tuple[int, int]
     clock = FakeClock()
     loaded: list[Toy] = []
 
-    def load(spec: RuntimeSpec, bulk: bool) -> Runtime:
+    def load(spec: RuntimeSpec, *, bulk: bool) -> Runtime:
         assert spec.threads == spec.bulk_threads
         loaded.append(Toy(clock, *times[spec.threads]))
         return loaded[-1]
@@ -82,7 +82,7 @@ def test_a_slow_model_is_not_timed_for_ever() -> None:
 def test_it_costs_what_it_took() -> None:
     clock = FakeClock()
 
-    def load(spec: RuntimeSpec, bulk: bool) -> Runtime:
+    def load(spec: RuntimeSpec, *, bulk: bool) -> Runtime:
         clock.advance(0.25)
         return Toy(clock, 0.001, 0.01, hoard=30_000_000)
 
@@ -98,7 +98,7 @@ def test_it_costs_what_it_took() -> None:
 def test_a_model_takes_its_own_size_at_least() -> None:
     clock = FakeClock()
     found = measure(
-        lambda spec, bulk: Toy(clock, 0.001, 0.001),
+        lambda spec, *, bulk: Toy(clock, 0.001, 0.001),
         SPEC,
         COLUMNS,
         size_bytes=10**9,

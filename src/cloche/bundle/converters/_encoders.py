@@ -80,7 +80,7 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, (float, np.floating)) and bool(np.isnan(value)))
 
 
-def _matches(writer: Writer, column: str, strings: bool, categories: Values) -> str:
+def _matches(writer: Writer, column: str, categories: Values, *, strings: bool) -> str:
     """[n, categories] of 0.0 and 1.0: which category each row is; no 1.0 where it is none."""
     missing = [_is_missing(value) for value in categories.tolist()]
     if strings:
@@ -104,7 +104,7 @@ def _one_hot(scope: Any, operator: Any, container: Any) -> None:
     encoder, writer = operator.raw_operator, Writer(scope, container)
     blocks = []
     for i, (column, strings) in enumerate(_columns(writer, operator)):
-        matches = _matches(writer, column, strings, encoder.categories_[i])
+        matches = _matches(writer, column, encoder.categories_[i], strings=strings)
         matrix, rare = _one_hot_matrix(encoder, i)
         block = matches
         if not np.array_equal(matrix, np.eye(len(matrix))):
@@ -142,7 +142,7 @@ def _ordinal(scope: Any, operator: Any, container: Any) -> None:
     columns = []
     for i, (column, strings) in enumerate(_columns(writer, operator)):
         categories = encoder.categories_[i]
-        matches = _matches(writer, column, strings, categories)
+        matches = _matches(writer, column, categories, strings=strings)
         codes = np.arange(len(categories), dtype=np.float64)
         mappings = getattr(encoder, "_default_to_infrequent_mappings", None)
         if getattr(encoder, "_infrequent_enabled", False) and mappings is not None and mappings[i] is not None:
