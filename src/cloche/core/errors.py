@@ -44,7 +44,7 @@ class ClocheError(Exception):
         super().__init__(message)
         self.code = code or self.default_code
         if self.code not in CODES:
-            raise ValueError(f"{self.code} is not in cloche.core.errors.CODES")
+            raise ValueError(f"{self.code} is not in cloche.core.codes.CODES")
         self.message = message
         self.where = where
         self.hint = hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import json
 import random
 import re
@@ -295,6 +296,18 @@ def test_another_media_type_is_refused(run: Run, make_door: MakeDoor, row: Any, 
         async with make_door().open() as door:
             answer = await door.ask("/predict/fraud", row, headers={"content-type": media_type})
             assert (answer.status, answer.json()["code"]) == (415, "CL-E115")
+
+    run(scenario())
+
+
+def test_a_compressed_body_is_refused_in_words(run: Run, make_door: MakeDoor, row: Any) -> None:
+    async def scenario() -> None:
+        async with make_door().open() as door:
+            squeezed = gzip.compress(json.dumps(row).encode())
+            answer = await door.ask("/predict/fraud", squeezed, headers={"content-encoding": "gzip"})
+            assert (answer.status, answer.json()["code"]) == (415, "CL-E115")
+            assert "'gzip'" in answer.json()["detail"]
+            assert (await door.ask("/predict/fraud", row, headers={"content-encoding": "identity"})).status == 200
 
     run(scenario())
 

@@ -160,6 +160,12 @@ def test_a_request_that_is_none_is_refused(sent: bytes, code: str) -> None:
     assert refusal(lambda: dialect(field()).decode(sent, {})).code.startswith(code)
 
 
+def test_what_is_nested_too_deeply_is_told_in_our_words() -> None:
+    start = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data":'
+    sent = start + b"[" * 100_000 + b"]" * 100_000 + b"}]}"
+    assert "nested too deeply" in refusal(lambda: dialect(field()).decode(sent, {})).message
+
+
 @pytest.mark.parametrize("media_type", ["text/plain", "multipart/form-data; boundary=x", "application/xml", ""])
 def test_another_media_type_is_refused(media_type: str) -> None:
     error = refusal(lambda: dialect(field()).decode(body(tensor()), {b"content-type": media_type.encode()}))

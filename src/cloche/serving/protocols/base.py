@@ -87,6 +87,11 @@ def find_dialects() -> list[type[Dialect]]:
 
 def check_media_type(headers: Mapping[bytes, bytes], taken: Sequence[bytes]) -> None:
     """InputError CL-E115 for a body that came as something else; one that does not say is taken."""
+    coding = headers.get(b"content-encoding")
+    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+        raise InputError(
+            f"the body came encoded as {coding.decode('latin-1')[:80]!r}", code="CL-E115", hint="send it as it is"
+        )
     given = headers.get(b"content-type")
     if given is None or given in taken or given.partition(b";")[0].strip().lower() in taken:
         return

@@ -109,7 +109,8 @@ class OipDialect:
             return self._decode(body)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             code = "CL-E102" if isinstance(error, msgspec.ValidationError) else "CL-E101"
-            raise InputError(f"the request can't be read: {error}", code=code, where="request body") from None
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise InputError(f"the request can't be read: {reason}", code=code, where="request body") from None
 
     def _read(self, request: _Request, binary: memoryview) -> tuple[Columns, Wants]:
         if len(request.inputs) > _MOST_TENSORS:
