@@ -79,6 +79,7 @@ class Exchange:
 
     def run(self, dialect: Dialect, headers: Mapping[bytes, bytes], query: bytes) -> None:
         """The body is whole: ask, and write the answer when it is there."""
+        self.more_body = False
         asked = self._predictions.begin(dialect, headers)
         try:
             self._predictions.admit(asked, query)

@@ -6,9 +6,11 @@ import asyncio
 import re
 import socket
 import time
+from collections.abc import Sized
 from email.utils import formatdate
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -24,10 +26,29 @@ URL_BYTES = 8 * 1024
 HEADER_S = 10.0
 #: A body must come at this rate once it is ten seconds old.
 BODY_BYTES_PER_S = 1024
+#: What is not body in a request once its head is read: the sizes of chunks, and fields behind the last one.
+FRAMING_BYTES = 1024 * 1024
+#: Who takes an answer at less than the rate of a body for so long is let go.
+UNREAD_S = 30.0
 MOST_CONNECTIONS = 4096
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
 _UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
+
+
+class _Flow(FlowControl):
+    """A _Flow reads nothing new while requests wait behind the one that is answered.
+
+    Uvicorn reads on at each answer, so that who sends faster than is answered fills the memory.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -40,13 +61,18 @@ class Connection(HttpToolsProtocol):
     worker_state: WorkerState
     max_body: int
     _came = 0  # bytes of the request that is being read
+    _body = 0  # those of them that are its body
     _since = 0.0  # when it began; 0.0 between requests
     _idle_since = 0.0  # when the last answer of the short way was written
+    _unread = 0  # bytes that the client had not taken at `_unread_since`
+    _unread_since = 0.0  # 0.0 while it takes them
     _in_head = True
     _refused = False
+    _refusal = b""  # to be written when those before it are answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._since = time.monotonic()
         if len(self.connections) > MOST_CONNECTIONS:
             self._refuse(503, "CL-E601", "too many connections")
@@ -61,11 +87,17 @@ class Connection(HttpToolsProtocol):
         if self._in_head and (b"pgrade" in data or b"PGRADE" in data):
             data = _without_upgrade(data)
         super().data_received(data)
-        if self._in_head and self._came > HEADER_BYTES:
-            self._refuse(431, "CL-E117", "the headers are larger than 16 KiB")
+        if self._in_head:
+            if self._came > HEADER_BYTES:
+                self._refuse(431, "CL-E117", "the headers are larger than 16 KiB")
+        elif self._came - self._body > FRAMING_BYTES:
+            self._refuse(431, "CL-E117", "what stands around the body is larger than 1 MiB")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self.transport.is_closing():  # what was said behind the last request that is answered
+            self._refused = True
+            return
         # a large head in one piece, a small one with its body, or (0) one behind another request
         if self._came > HEADER_BYTES or self._came == 0:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -93,7 +125,7 @@ class Connection(HttpToolsProtocol):
             self.worker_state,
             self.transport,
             self._on_exchanged,
-            keep_alive=self.parser.should_keep_alive(),
+            keep_alive=self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0",
         )
         self._asked = (dialect, headers, query)
         self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is a cycle of its own
@@ -101,15 +133,22 @@ class Connection(HttpToolsProtocol):
 
     def _on_exchanged(self) -> None:
         self._idle_since = time.monotonic()
-        if self.pipeline:
+        if self.pipeline or self._refused:
             self.on_response_complete()
 
+    def on_response_complete(self) -> None:
+        if self._refused and not self.pipeline:
+            self._say_refusal()
+        else:
+            super().on_response_complete()
+
     def on_body(self, body: bytes) -> None:
+        self._body += len(body)
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._came = 0
+        self._came = self._body = 0
         self._since = 0.0
         self._in_head = True
         if self._refused:
@@ -131,6 +170,17 @@ class Connection(HttpToolsProtocol):
             return False
         return self._in_head or self._came < age * BODY_BYTES_PER_S
 
+    def is_not_read(self, now: float) -> bool:
+        """Whether the client has not taken its answers, or hardly, for too long."""
+        size = self.transport.get_write_buffer_size()
+        if size == 0:
+            self._unread_since = 0.0
+            return False
+        if self._unread_since == 0.0 or size > self._unread:
+            self._unread, self._unread_since = size, now
+        age = now - self._unread_since
+        return age > UNREAD_S and self._unread - size < age * BODY_BYTES_PER_S
+
     def refuse_slow(self) -> None:
         self._refuse(408, "CL-E119", "the request came too slowly")
 
@@ -141,12 +191,24 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
+        body = refusal_body(status, code, words)
+        head = b"content-type: application/problem+json\r\nconnection: close\r\n"
+        retry = b"retry-after: 1\r\n" if status == 503 else b""
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        self._refusal = b"".join([STATUS_LINE[status], head, retry, length, body])
+        cycle = self.cycle
+        is_partial = cycle is not None and cycle.more_body
+        is_owed = cycle is not None and not cycle.response_complete and not is_partial
+        if self.pipeline:
+            is_owed = True
+            if is_partial:
+                self.pipeline.popleft()  # the one that is refused
+        if not is_owed:
+            self._say_refusal()
+
+    def _say_refusal(self) -> None:
         if not self.transport.is_closing():
-            body = refusal_body(status, code, words)
-            head = b"content-type: application/problem+json\r\nconnection: close\r\n"
-            retry = b"retry-after: 1\r\n" if status == 503 else b""
-            length = b"content-length: %d\r\n\r\n" % len(body)
-            self.transport.write(b"".join([STATUS_LINE[status], head, retry, length, body]))
+            self.transport.write(self._refusal)
             self.transport.close()
 
 
@@ -194,14 +256,16 @@ class Server:
         return len(self._state.connections)
 
     def tick(self) -> None:
-        """Once a second: the Date header, requests that come too slowly, connections that nobody uses."""
+        """Once a second: the Date header, what comes or is read too slowly, and what nobody uses."""
         date = formatdate(usegmt=True).encode()
         self._state.default_headers = [(b"date", date)]
         self._worker_state.date_line = b"date: %b\r\n" % date
         now = time.monotonic()
         for connection in list(self._state.connections):
             if isinstance(connection, Connection):
-                if connection.is_too_slow(now):
+                if connection.is_not_read(now):
+                    connection.transport.abort()
+                elif connection.is_too_slow(now):
                     connection.refuse_slow()
                 elif connection.is_idle(now):
                     connection.transport.close()

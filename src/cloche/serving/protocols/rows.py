@@ -214,7 +214,7 @@ def _builder(field: Field) -> Callable[[Sequence[Any]], Array]:
 def _type_problem(field: Field, python_type: Any, value: Any, row: int) -> Problem | None:
     """What is wrong with the type or shape of a decoded value; ranges and categories are the engine's."""
     try:
-        msgspec.convert(_whole(value) if field.datatype in INTEGERS else value, python_type)
+        msgspec.convert(_whole(value, len(field.shape) - 1) if field.datatype in INTEGERS else value, python_type)
     except msgspec.ValidationError as error:
         if value is None:
             return Problem(
@@ -231,10 +231,13 @@ def _type_problem(field: Field, python_type: Any, value: Any, row: int) -> Probl
     return None
 
 
-def _whole(value: Any) -> Any:
-    """2.0 is a whole number in JSON, whose writers often know no other kind of number."""
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
+def _whole(value: Any, axes: int) -> Any:
+    """2.0 is a whole number in JSON, whose writers often know no other kind of number.
+
+    `axes` lists deep and no deeper: how deep the caller nests them is the caller's choice.
+    """
+    if axes and isinstance(value, list):
+        return [_whole(item, axes - 1) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

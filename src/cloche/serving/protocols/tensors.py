@@ -49,11 +49,18 @@ def check_shape(name: str, datatype: str, shape: Sequence[int]) -> int:
     if len(shape) > _MOST_AXES:
         raise wrong(name, f"{len(shape)} axes", f"at most {_MOST_AXES}")
     if any(size < 0 for size in shape):
-        raise wrong(name, f"shape {list(shape)} has a negative dimension")
+        raise wrong(name, f"shape {_shown(shape)} has a negative dimension")
     count = math.prod(shape)
     if count > MOST_ELEMENTS:
-        raise wrong(name, f"{count:,} elements", f"at most {MOST_ELEMENTS:,} in a request", "CL-E113")
+        # Python writes no number of more than 4,300 digits, and a caller may name longer ones
+        claimed = f"{count:,}" if count < 10**30 else "10^30 or more"
+        raise wrong(name, f"{claimed} elements", f"at most {MOST_ELEMENTS:,} in a request", "CL-E113")
     return count
+
+
+def _shown(shape: Sequence[int]) -> str:
+    text = str(list(shape))
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def to_field(array: Array, field: Field, datatype: str, shape: Sequence[int]) -> Array:
@@ -72,7 +79,7 @@ def to_field(array: Array, field: Field, datatype: str, shape: Sequence[int]) ->
         want in (-1, size) for size, want in zip(shape, field.shape, strict=True)
     )
     if not matches:
-        raise wrong(field.name, f"shape {list(shape)}", str(list(field.shape)), "CL-E110")
+        raise wrong(field.name, f"shape {_shown(shape)}", str(list(field.shape)), "CL-E110")
     return array.reshape(shape)
 
 
@@ -81,11 +88,11 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw,
     count = check_shape(name, datatype, shape)
     try:
         values: list[Any] = cast(list[Any], _DECODERS[datatype](data))
-    except (msgspec.ValidationError, RecursionError):
-        values = _flatten(name, _anything(data), len(shape))
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        values = _flatten(name, _parsed(name, data), len(shape))
         _check_types(name, datatype, values, nulls)
     if len(values) != count:
-        raise wrong(name, f"{len(values)} values for shape {list(shape)}", f"{count} values")
+        raise wrong(name, f"{len(values)} values for shape {_shown(shape)}", f"{count} values")
     if datatype == "BYTES":
         column = np.empty(count, object)
         column[:] = values
@@ -95,6 +102,14 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw,
             return np.array(values, NUMPY_TYPES[datatype])
     except (OverflowError, ValueError, TypeError):
         raise wrong(name, f"a value does not fit {datatype}", code="CL-E105") from None
+
+
+def _parsed(name: str, data: msgspec.Raw) -> Any:
+    """Any JSON; the request's first reading passes over `data` without a look at its strings and numbers."""
+    try:
+        return _anything(data)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise wrong(name, f"`data` can't be read: {error}", code="CL-E101") from None
 
 
 def _flatten(name: str, value: Any, axes: int) -> list[Any]:
