@@ -76,6 +76,7 @@ def make_wish(
     keys = Keys(project.store).load()
     loopback = _is_loopback(serve.host)
     _check_code(bundle, allowed=serve.allow_code)
+    bundle.verify()  # workers verify what they load; a changed card or profile is told here
     _check_bind(serve.host, keys, loopback=loopback, tls_elsewhere=tls_elsewhere)
     keys_required = online.access.keys or not loopback
     trusted = sorted(project.trusted())

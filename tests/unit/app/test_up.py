@@ -189,6 +189,22 @@ def test_a_bundle_folder_and_an_archive_are_registered(project: Project, tmp_pat
     assert str(choose(project, str(file)).version) == "churn:1"
 
 
+@pytest.mark.parametrize("name", ["card.md", "profile.json", "sbom.json", "model/model.onnx"])
+def test_a_bundle_with_one_byte_changed_is_not_served(project: Project, name: str) -> None:
+    chosen = choose(project, "churn")
+    file = chosen.bundle.path / name
+    packed = file.read_bytes()
+    file.chmod(0o600)
+    try:
+        file.write_bytes(packed[:-1] + bytes([packed[-1] ^ 1]))
+        with pytest.raises(RefusedError, match=name) as caught:
+            make_wish(project, chosen, runtime_folder(project.settings))
+        assert caught.value.code == "CL-E404"
+    finally:
+        file.write_bytes(packed)
+        file.chmod(0o400)
+
+
 def test_code_runs_only_where_it_is_allowed(short: Path, tmp_path: Path) -> None:
     source = tmp_path / "longest.py"
     source.write_text(CLASS)
