@@ -23,7 +23,7 @@ from cloche.bundle.profile import Profile, decode_profile
 from cloche.bundle.sign import check_seal
 from cloche.core.errors import NotFoundError, RefusedError
 from cloche.core.signature import Signature
-from cloche.core.units import format_size
+from cloche.core.units import format_duration, format_size
 
 GOLDEN = "golden.json"
 PROFILE = "profile.json"
@@ -111,8 +111,18 @@ class Bundle:
         count = len(self.signature.inputs)
         return (
             f"<Bundle {self.reference or self.name} sha256:{self.digest[:12]} {what.description}\n"
-            f" {what.framework} as {what.runtime.kind}, {count} input{'s' * (count != 1)}, {size}>"
+            f" {what.framework} as {what.runtime.kind}, {count} input{'s' * (count != 1)}, {size}\n"
+            f" {'; '.join(_proof(what))}>"
         )
+
+
+def _proof(what: Manifest) -> list[str]:
+    """What packing found out, in words: parity, speed, quality, and what whoever uses it should know."""
+    found = [] if what.parity is None else [f"same answers on {what.parity.rows:,} rows"]
+    if what.measured is not None:
+        found.append(f"{format_duration(what.measured.row_p50_s)} a row")
+    found += [f"{name} {value:.4g}" for name, value in list((what.quality or {}).items())[:1]]
+    return [*found, *what.notes]
 
 
 def check_bytes(entry: FileEntry, data: bytes) -> None:

@@ -29,7 +29,7 @@ def check_name(name: str, what: str = "name") -> str:
     """The name itself; ConfigError when it is not lower-case letters, digits, `.`, `_` and `-`."""
     if not NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} can't be a {what}",
+            f"{name!r} can't be {'an' if what == 'alias' else 'a'} {what}",
             code="CL-E203",
             hint="1 to 63 lower-case letters, digits, '.', '_' or '-', a letter or digit first",
         )

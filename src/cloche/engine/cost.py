@@ -25,12 +25,6 @@ class CostLine:
     def seconds(self, rows: int) -> float:
         return self.fixed_s + self.per_row_s * rows
 
-    def rows_within(self, seconds: float) -> int:
-        """The most rows that a batch of this length holds; at least 1."""
-        if self.per_row_s <= 0.0:
-            return 1_000_000
-        return max(1, int((seconds - self.fixed_s) / self.per_row_s))
-
     def forget(self) -> None:
         """Let the next batch alone say what a batch costs."""
         self._n = self._x = self._y = self._xx = self._xy = 0.0

@@ -131,3 +131,4 @@ def test_its_repr_is_short_and_tells_what_it_is(bundle: Bundle) -> None:
     assert text.count("\n") < 3
     assert "toy" in text
     assert bundle.digest[:12] in text
+    assert f"same answers on {bundle.manifest.rows} rows" in text

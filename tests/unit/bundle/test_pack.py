@@ -93,6 +93,7 @@ def test_without_rows_inputs_are_drawn_and_it_says_so(converted: Converted, tmp_
     assert len(bundle.golden().inputs["x"]) == 64
     assert any("without rows" in note for note in bundle.manifest.notes)
     assert "without rows" in (bundle.path / "card.md").read_text()
+    assert "without rows" in repr(bundle)
 
 
 def test_answers_that_could_not_be_served_are_noted(converted: Converted, tmp_path: Path) -> None:

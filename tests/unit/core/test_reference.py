@@ -85,5 +85,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_the_message_says_what_the_name_was_for() -> None:
+    with pytest.raises(ConfigError, match="'B' can't be an alias"):
+        parse_reference("a@B")
     with pytest.raises(ConfigError, match="'A' can't be a name of a key"):
         check_name("A", "name of a key")

@@ -27,7 +27,6 @@ def test_neither_part_is_ever_negative(observed: list[tuple[int, float]]) -> Non
         line.observe(rows, seconds)
         assert line.fixed_s >= 0.0
         assert line.per_row_s >= 0.0
-        assert line.rows_within(0.01) >= 1
 
 
 def test_a_line_of_one_size_meets_what_was_measured() -> None:
@@ -53,13 +52,6 @@ def test_after_forgetting_the_next_batch_decides() -> None:
     line.forget()
     line.observe(1, 0.001)
     assert line.seconds(1) == pytest.approx(0.001)
-
-
-def test_rows_within_a_time_are_what_the_line_says() -> None:
-    line = CostLine(fixed_s=0.1, per_row_s=0.01)
-    assert line.rows_within(0.5) == 40
-    assert line.rows_within(0.01) == 1
-    assert CostLine(fixed_s=0.1).rows_within(0.5) == 1_000_000
 
 
 SIGNATURE = Signature(inputs=(Field(name="x", datatype="FP64", shape=(-1,)),), outputs=())
