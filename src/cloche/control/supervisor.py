@@ -24,7 +24,7 @@ from cloche.control.listeners import address, bind
 from cloche.control.log import STDERR, STDOUT, emit, say
 from cloche.control.wish import Wish
 from cloche.core.board import SLOTS, Board, Role
-from cloche.core.errors import ClocheError
+from cloche.core.errors import ClocheError, RefusedError
 from cloche.core.member import read_json
 from cloche.core.platform import process_start
 
@@ -141,12 +141,18 @@ def main(arguments: list[str]) -> int:
 
 def _open_board(path: Path) -> Board:
     """The board of the processes that live, a fresh one where none does."""
-    board = Board(path)
-    if live_slots(board):
-        return board
-    path.unlink()
-    board.labels_path.unlink(missing_ok=True)
-    return Board(path)
+    try:
+        board = Board(path)
+        if live_slots(board):
+            return board
+        path.unlink()
+        board.labels_path.unlink(missing_ok=True)
+        return Board(path)
+    except OSError as error:
+        raise RefusedError(
+            f"the board can't be made in {path.parent}: {error.strerror or error}",
+            hint="make room there, or set XDG_RUNTIME_DIR to another folder",
+        ) from None
 
 
 def _raise_limit() -> None:

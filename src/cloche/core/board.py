@@ -10,6 +10,7 @@ An aligned int64 is written by one store on the processors we run on, so a reade
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -70,7 +71,7 @@ class Board:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(descriptor).st_size < size:
-                os.ftruncate(descriptor, size)
+                _allocate(descriptor, size)
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
@@ -146,8 +147,9 @@ class Board:
         whole = text.rpartition(b"\n")[0]
         self._labels_read += len(whole) + 1 if whole else 0
         for line in whole.splitlines():
-            labels = json.loads(line)
-            self._labels[series_hash(labels)] = labels
+            with contextlib.suppress(ValueError):  # torn by a full disk
+                labels = json.loads(line)
+                self._labels[series_hash(labels)] = labels
 
 
 class Slot:
@@ -184,7 +186,8 @@ class Slot:
     def series(self, **labels: str) -> int:
         """The place in `cells` of the series with these labels, made at first use.
 
-        A full slot gives the place of `Head.DROPPED`, so that what finds no room is counted at least.
+        A full slot, or a full disk, gives the place of `Head.DROPPED`, so that what finds no room is counted
+        at least.
         """
         key = series_hash(labels)
         place = self._places.get(key)
@@ -193,17 +196,36 @@ class Slot:
         if self._next >= self._end:
             return self._base + Head.DROPPED
         # labels first, then hash: whoever reads the hash can find its labels
-        line = json.dumps(labels, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-        descriptor = os.open(self.board.labels_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+        if not self._describe(labels):
+            return self._base + Head.DROPPED
         self.cells[self._next] = key
         place = self._next + 1
         self._places[key] = place
         self._next += 2
         return place
+
+    def _describe(self, labels: Mapping[str, str]) -> bool:
+        # a line that a full disk has torn ends at the next one's beginning
+        line = b"\n" + json.dumps(labels, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.board.labels_path, flags, 0o600)
+        except OSError:
+            return False
+        try:
+            return os.write(descriptor, line) == len(line)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Make the file so long, with room on the disk: a process that touches a hole in a full one is killed."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
 
 
 def series_hash(labels: Mapping[str, str]) -> int:

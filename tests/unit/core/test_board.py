@@ -165,3 +165,31 @@ def test_sums_never_go_backwards_while_writers_come_and_go(board: Board) -> None
                 seen = now
             writer.kill()
     assert seen >= 30_000
+
+
+def test_the_file_has_its_room_on_the_disk_from_the_start(board: Board) -> None:
+    # a process that touches a hole of a mapped file on a full disk is killed by SIGBUS
+    found = board.path.stat()
+    if hasattr(os, "posix_fallocate"):
+        assert found.st_blocks * 512 >= found.st_size
+
+
+def test_a_full_disk_stops_no_count(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = board.claim(1, Role.WORKER, pid=1, start=0)
+    write = os.write
+
+    def torn(descriptor: int, data: bytes) -> int:
+        return write(descriptor, data[:9])
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    for one in (torn, full):
+        monkeypatch.setattr(os, "write", one)
+        place = slot.series(name="requests", code="200")
+        assert place == slot.place(Head.DROPPED)
+        slot.cells[place] += 1
+    monkeypatch.setattr(os, "write", write)
+    slot.cells[slot.series(name="requests", code="200")] += 5
+    assert values(board) == {(("code", "200"), ("name", "requests")): 5}
+    assert slot.get(Head.DROPPED) == 2
