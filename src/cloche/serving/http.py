@@ -18,7 +18,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-#: Bodies that are being read may together take as much as so many of the largest.
+#: Bodies that are being read or answered may together take as much as so many of the largest.
 _MOST_BODIES = 4
 
 
@@ -34,7 +34,7 @@ class App:
         self._pages = pages
         self._state = state
         self.max_body = max_body
-        self._reading = 0
+        self._held = 0  # bytes of bodies that are being read or answered
         # an error below /predict or /v2 is told in the dialect that speaks there
         self._speakers = {path.split(b"/")[1]: dialect for path, dialect in predictions.routes.items()}
 
@@ -49,10 +49,13 @@ class App:
         predictions = self.predictions
         asked = predictions.begin(dialect, dict(scope["headers"]))
         status = GONE
+        held = 0
         try:
             try:
                 predictions.admit(asked, scope["query_string"])
                 body = await self._body(asked.headers, receive)
+                held = len(body)
+                self._held += held
                 outcome = await _unless_gone(predictions.submit(asked, body), receive)
                 answer = predictions.answer(asked, outcome)
             except Gone:
@@ -62,6 +65,7 @@ class App:
             status = answer.status
             await self._send(send, answer)
         finally:
+            self._held -= held
             predictions.finish(asked, status)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -81,16 +85,16 @@ class App:
                 part = message.get("body", b"")
                 parts.append(part)
                 size += len(part)
-                self._reading += len(part)
+                self._held += len(part)
                 if size > self.max_body:
                     raise self._too_large(size)
-                if self._reading > _MOST_BODIES * self.max_body:
+                if self._held > _MOST_BODIES * self.max_body:
                     raise BusyError("too many large bodies at once", code="CL-E601", hint="send fewer at a time")
                 if not message.get("more_body", False):
                     return b"".join(parts)
                 message = await receive()
         finally:
-            self._reading -= size
+            self._held -= size
         raise Gone
 
     def _too_large(self, size: int) -> InputError:
