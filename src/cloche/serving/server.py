@@ -30,6 +30,8 @@ BODY_BYTES_PER_S = 1024
 FRAMING_BYTES = 1024 * 1024
 #: Who takes an answer at less than the rate of a body for so long is let go.
 UNREAD_S = 30.0
+#: A connection that came at the very end of a drain has so long to say what it came for.
+FIRST_WORD_S = 1.0
 MOST_CONNECTIONS = 4096
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
@@ -159,6 +161,12 @@ class Connection(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
+    def is_about_to_ask(self, now: float) -> bool:
+        """Whether its first request is on the way: begun, or so new that it may not have come yet."""
+        if self.cycle is not None or self._refused or self.transport.is_closing():
+            return False
+        return self._came > 0 or now - self._since < FIRST_WORD_S
+
     def is_idle(self, now: float) -> bool:
         """Whether nothing was asked on this connection for longer than it is kept."""
         return self._since == 0.0 and 0.0 < self._idle_since < now - KEEP_ALIVE_S
@@ -272,11 +280,14 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let what is in flight finish (at most `grace_s`), close."""
+        await asyncio.sleep(0.01)  # a loop that was held up has not seen yet who is in the queue
         for server in self._servers:
             server.close()
+        now = time.monotonic()
+        ends = now + grace_s
         for connection in list(self._state.connections):
-            connection.shutdown()
-        ends = time.monotonic() + grace_s
+            if not (isinstance(connection, Connection) and connection.is_about_to_ask(now)):
+                connection.shutdown()
         while self._is_answering() and time.monotonic() < ends:
             await asyncio.sleep(0.01)
         for connection in list(self._state.connections):
@@ -284,5 +295,9 @@ class Server:
         await asyncio.sleep(0)
 
     def _is_answering(self) -> bool:
-        cycles = (getattr(connection, "cycle", None) for connection in self._state.connections)
-        return bool(self._state.tasks) or any(cycle and not cycle.response_complete for cycle in cycles)
+        now = time.monotonic()
+        connections = [one for one in self._state.connections if isinstance(one, Connection)]
+        return bool(self._state.tasks) or any(
+            one.is_about_to_ask(now) or (one.cycle is not None and not one.cycle.response_complete)
+            for one in connections
+        )

@@ -219,3 +219,25 @@ def test_a_reset_while_the_model_runs_leaves_nothing_behind(run: Run, make_door:
             assert (await door.ask("/predict/fraud", row)).status == 200
 
     run(scenario())
+
+
+@pytest.mark.parametrize("said", [0, 30])
+def test_who_connected_just_before_the_end_of_a_drain_is_answered(
+    run: Run, make_door: MakeDoor, row: Any, said: int
+) -> None:
+    async def scenario() -> None:
+        async with make_door().open() as door, door.connect() as client, door.connect() as silent:
+            sent = request(json.dumps(row).encode())
+            if said:
+                await client.say(sent[:said])
+            await asyncio.sleep(0.05)
+            door.state.is_draining = True
+            stopping = asyncio.ensure_future(door.server.stop(5.0))
+            await asyncio.sleep(0.1)
+            await client.say(sent[said:])
+            answer = await client.hear()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await silent.is_closed(within=2.0)
+            await asyncio.wait_for(stopping, 2.0)
+
+    run(scenario())
