@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sized
 from email.utils import formatdate
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -163,7 +164,8 @@ class Connection(HttpToolsProtocol):
 
     def is_about_to_ask(self, now: float) -> bool:
         """Whether its first request is on the way: begun, or so new that it may not have come yet."""
-        if self.cycle is not None or self._refused or self.transport.is_closing():
+        cycle: Any = self.cycle  # uvicorn's annotation knows no None
+        if cycle is not None or self._refused or self.transport.is_closing():
             return False
         return self._came > 0 or now - self._since < FIRST_WORD_S
 
@@ -204,7 +206,7 @@ class Connection(HttpToolsProtocol):
         retry = b"retry-after: 1\r\n" if status == 503 else b""
         length = b"content-length: %d\r\n\r\n" % len(body)
         self._refusal = b"".join([STATUS_LINE[status], head, retry, length, body])
-        cycle = self.cycle
+        cycle: Any = self.cycle
         is_partial = cycle is not None and cycle.more_body
         is_owed = cycle is not None and not cycle.response_complete and not is_partial
         if self.pipeline:
