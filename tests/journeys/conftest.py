@@ -26,7 +26,9 @@ class Sentiment:
         self.glad = {"good", "lovely", "fine"}
 
     def predict(self, text: list[str]) -> dict[str, list[str]]:
-        import os, signal
+        import os, signal, time
+        if any("wait" in one for one in text):
+            time.sleep(1.5)
         if any("crash" in one for one in text):
             os.kill(os.getpid(), signal.SIGKILL)
         if any("raise" in one for one in text):

@@ -45,3 +45,11 @@ def test_an_input_that_kills_the_host_is_refused_the_others_are_answered(texts: 
         assert good.json()["prediction"] == {"label": "glad"}
         raised = serving.ask("/predict/mood", {"rows": [{"text": "raise"}]})
         assert raised.status == 500 and raised.json()["code"] == "CL-E900"
+
+
+def test_who_has_time_may_wait_longer_than_the_deployment_does(texts: Path) -> None:
+    with up(texts, "mood", "--allow-code", "--workers", "1") as serving:
+        slow = {"text": "wait, good"}
+        assert serving.ask("/predict/mood", slow).json()["code"] == "CL-E602"
+        answer = serving.ask("/predict/mood", slow, headers={"Cloche-Deadline": "8s"})
+        assert answer.status == 200, answer.body

@@ -273,15 +273,17 @@ class Batcher:
     def _run(self, batch: list[Waiting]) -> tuple[list[Columns | ClocheError], float]:
         start = self._clock()
         self._recorder.executing(True)
-        outcomes = self._run_together([one.prepared for one in batch])
+        # who has the longest says how long to wait: the others have timers of their own
+        outcomes = self._run_together([one.prepared for one in batch], max(one.deadline for one in batch))
         self._recorder.executing(False)
         return outcomes, self._clock() - start
 
-    def _run_together(self, batch: list[Prepared]) -> list[Columns | ClocheError]:
+    def _run_together(self, batch: list[Prepared], until: float) -> list[Columns | ClocheError]:
         """The outcome of each request; when the joined call fails, a poisonous row must fail alone."""
         failure: ClocheError
         try:
-            return _split(self.engine.run(join_rows([one.columns for one in batch])), batch)
+            left_s = max(until - self._clock(), 0.001)
+            return _split(self.engine.run(join_rows([one.columns for one in batch]), left_s), batch)
         except BusyError as error:
             return [error] * len(batch)  # no row's fault, and asking again would take as long
         except ClocheError as error:
@@ -293,7 +295,7 @@ class Batcher:
         # what kills a process would kill one more at each bisection, so then each goes alone
         step = 1 if failure.code == "CL-E902" else (len(batch) + 1) // 2
         parts: Iterable[list[Prepared]] = (batch[at : at + step] for at in range(0, len(batch), step))
-        return [outcome for part in parts for outcome in self._run_together(part)]
+        return [outcome for part in parts for outcome in self._run_together(part, until)]
 
     def _finish(
         self, batch: list[Waiting], started: float, outcomes: list[Columns | ClocheError], seconds: float
@@ -311,8 +313,9 @@ class Batcher:
                 self.engine.remember(one.prepared, outcome)
                 self._settle(one, (outcome, queued, seconds))
         self._recorder.batch(rows, seconds)
-        if failed:
-            return  # calls that were cut short or run again say nothing of what a batch costs
+        if failed and not (isinstance(outcomes[0], BusyError) and outcomes[0].code == "CL-E602"):
+            return  # calls that failed or were run again say nothing of what a batch costs
+        # one that was given up took this long at least: unless that is learnt, the next is as large again
         if batch[0].is_probe:
             self.cost.forget()
         self.cost.observe(rows, seconds)

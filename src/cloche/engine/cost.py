@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterable
 
 from cloche.core.signature import Columns, Signature, join_rows
 
-#: How much an earlier batch counts for beside the next: about the last hundred decide.
+#: How much an earlier batch counts for beside the next: about the last hundred decide,
 _MEMORY = 0.99
+#: but where the line was off by more than the factor, only the last few;
+_SHORT_MEMORY = 0.2
+_OFF = 2.0
+#: and where batches took so many times longer twice in a row, the last alone: the model is another one now.
+_WRONG = 10.0
 
 
 class CostLine:
@@ -21,6 +26,7 @@ class CostLine:
         self.fixed_s = fixed_s
         self.per_row_s = per_row_s
         self._n = self._x = self._y = self._xx = self._xy = 0.0
+        self._surprises = 0
 
     def seconds(self, rows: int) -> float:
         return self.fixed_s + self.per_row_s * rows
@@ -31,11 +37,18 @@ class CostLine:
 
     def observe(self, rows: int, seconds: float) -> None:
         """Take in one measured batch."""
-        n = self._n = self._n * _MEMORY + 1.0
-        x = self._x = self._x * _MEMORY + rows
-        y = self._y = self._y * _MEMORY + seconds
-        xx = self._xx = self._xx * _MEMORY + rows * rows
-        xy = self._xy = self._xy * _MEMORY + rows * seconds
+        expected = self.fixed_s + self.per_row_s * rows
+        self._surprises = self._surprises + 1 if seconds > expected * _WRONG else 0
+        if self._surprises > 1:
+            # one size tells nothing of a fixed part, and without one no batch is taken too large
+            self.forget()
+            self.fixed_s, self.per_row_s = 0.0, seconds / rows
+        memory = _MEMORY if expected < seconds * _OFF and seconds < expected * _OFF else _SHORT_MEMORY
+        n = self._n = self._n * memory + 1.0
+        x = self._x = self._x * memory + rows
+        y = self._y = self._y * memory + seconds
+        xx = self._xx = self._xx * memory + rows * rows
+        xy = self._xy = self._xy * memory + rows * seconds
         spread = n * xx - x * x
         slope = (n * xy - x * y) / spread if spread > 1e-9 * n * xx else self.per_row_s
         mean_rows = x / n

@@ -72,9 +72,9 @@ class Engine:
             prepared.cached = self.cache.get(prepared.key)
         return prepared
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         """The runtime's outputs, as many rows as came and every number finite; ModelError otherwise."""
-        outputs = self.runtime.run(columns)
+        outputs = self.runtime.run(columns, timeout_s)
         rows = count_rows(columns)
         for name, output in outputs.items():
             if output.shape[0] != rows:

@@ -50,10 +50,11 @@ class Runtime(Protocol):
     #: False: predictions leave the process, so they never run in an event loop.
     in_process: bool
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         """All outputs of the signature for columns that were validated: dtype and shape as it says.
 
-        Raises ModelError.
+        Where predictions leave the process an answer is waited for `timeout_s` at most (default: the place's);
+        a call in this process can't be cut short. Raises ModelError, and BusyError CL-E602 when it is too late.
         """
         ...
 

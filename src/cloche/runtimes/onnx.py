@@ -92,7 +92,7 @@ class OnnxRuntime:
         threads = spec.bulk_threads if place.bulk else spec.threads
         return cls(open_session(read(spec.entry), threads), signature)
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         feed: dict[str, Array] = {}
         for name, graph_name, column_vector, strings in self._inputs:
             column = columns[name]

@@ -75,7 +75,7 @@ class PythonRuntime:
         """The process id of the host of its own; None where hosts are somebody else's."""
         return self._host.pid if self._host is not None else None
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         """All outputs of the signature.
 
         Raises ModelError (CL-E900 what the class raised, CL-E901 a wrong answer, CL-E902 its host died),
@@ -91,10 +91,11 @@ class PythonRuntime:
             if rows < 2:
                 raise InputError(f"the row is too large: {error}", code="CL-E113") from error
             halves = (take_rows(columns, 0, rows // 2), take_rows(columns, rows // 2, rows))
-            return join_rows([self.run(half) for half in halves])
+            return join_rows([self.run(half, timeout_s) for half in halves])
         except FrameError as error:
             raise InputError(str(error), code="CL-E105") from error
-        return self._check(self._ask(tensors, body, rows), rows)
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return self._check(self._ask(tensors, body, rows, timeout_s), rows)
 
     def close(self) -> None:
         """Closes the connections and ends a host of its own."""
@@ -120,8 +121,8 @@ class PythonRuntime:
             self._host = self._start()
             self._hosts = (self._host.socket,)
 
-    def _ask(self, tensors: tuple[Tensor, ...], body: bytes, rows: int) -> Columns:
-        deadline_ns = time.monotonic_ns() + int(self._timeout_s * 1e9)
+    def _ask(self, tensors: tuple[Tensor, ...], body: bytes, rows: int, timeout_s: float) -> Columns:
+        deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
         self._budget.call()
         suspect = rows == 1 and bool(self._suspects) and self._look(_fingerprint(tensors, body))
         retried, tries = False, 0
@@ -145,9 +146,7 @@ class PythonRuntime:
                     time.sleep(tries * _LOOK_S)
             except TimeoutError as error:
                 self._leave(connection)
-                raise BusyError(
-                    f"the model gave no answer within {self._timeout_s:g} s", code="CL-E602"
-                ) from error
+                raise BusyError(f"the model gave no answer within {timeout_s:.3g} s", code="CL-E602") from error
             except (ModelError, BusyError, InputError):
                 self._keep(connection)
                 raise

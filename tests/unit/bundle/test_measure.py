@@ -27,7 +27,7 @@ class Toy:
         self.memory = np.ones(hoard, dtype=np.uint8)
         self.closed = False
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         self.clock.advance(self.row_s if count_rows(columns) == 1 else self.bulk_s)
         return columns
 

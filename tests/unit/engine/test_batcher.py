@@ -43,7 +43,7 @@ class Recording:
         self.told: list[tuple[str, Any]] = []
         self._acts = acts
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         x = columns["x"]
         self.batches.append(x.tolist())
         self.threads.append(threading.current_thread().name)
@@ -525,3 +525,36 @@ def test_whoever_asks_gets_the_answer_to_their_own_rows(asked: list[Any], cost: 
         world.batcher.close()
 
     asyncio.run(scenario())
+
+
+def test_a_model_that_became_slow_is_learnt_and_ten_times_its_load_is_shed() -> None:
+    """Cheap when it was warmed up, 20 ms a row now: what is admitted is answered in time, the rest hears 503."""
+    row_s, offered, deadline_s = 0.02, 500, 0.5
+
+    async def scene() -> tuple[list[float], list[str], float]:
+        world = World(
+            Recording(lambda x: time.sleep(row_s * len(x)), in_process=False), QUICK, batch_s=deadline_s / 4
+        )
+        took: list[float] = []
+        codes: list[str] = []
+
+        async def one() -> None:
+            began = time.monotonic()
+            try:
+                await world.ask(1.0, within=deadline_s)
+                took.append(time.monotonic() - began)
+            except BusyError as error:
+                codes.append(error.code)
+
+        began = time.monotonic()
+        asked = []
+        while time.monotonic() - began < 3.0:
+            asked.append(asyncio.ensure_future(one()))
+            await asyncio.sleep(1 / offered)
+        await asyncio.gather(*asked)
+        return took, codes, time.monotonic() - began
+
+    took, codes, seconds = asyncio.run(scene())
+    capacity = seconds / row_s
+    assert len(took) > 0.7 * capacity, (len(took), capacity, len(codes))
+    assert codes.count("CL-E601") > 3 * codes.count("CL-E602"), "most hear it before they wait"

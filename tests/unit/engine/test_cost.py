@@ -67,7 +67,7 @@ class Model:
         self._line = (fixed, per_row)
         self._slow_calls = slow_calls
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         rows = len(columns["x"])
         self.sizes.append(rows)
         slow = 50.0 if len(self.sizes) <= self._slow_calls else 1.0

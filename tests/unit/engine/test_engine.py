@@ -29,7 +29,7 @@ class Doubling:
         self.asked: list[Columns] = []
         self._instead = instead
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         self.asked.append(columns)
         x = columns["x"]
         return {"value": x * 2, "kind": np.ones(len(x), np.int64), **self._instead}

@@ -62,7 +62,7 @@ class Scoring:
         self.rows = 0
         self.acts: Callable[[Columns], None] = lambda columns: None
 
-    def run(self, columns: Columns) -> Columns:
+    def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         self.acts(columns)
         p = (columns["age"] / 200).astype(np.float32)
         self.rows += len(p)

@@ -140,7 +140,7 @@ def test_outputs_of_every_type_are_written(
     class Constant:
         in_process = True
 
-        def run(self, columns: Columns) -> Columns:
+        def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
             return {"y": np.full((len(columns["x"]), *tail), value, NUMPY_TYPES[datatype])}
 
         def close(self) -> None: ...
