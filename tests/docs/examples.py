@@ -1,8 +1,8 @@
 """Runs the examples of one document, in order and for real, in the current folder: `examples.py DOCUMENT PORT`.
 
 - ```` ```python ```` runs (with `>>>`, what is printed must be what stands there);
-- ```` ```console ```` runs each line that begins with `$ ` in bash, and its output must be the lines below it,
-  where `…` stands for anything; `cloche up` runs beside the rest until the document ends;
+- ```` ```console ```` gives each command, from a line that begins with `$ `, to bash as it stands, and its output
+  must be the lines below it, where `…` stands for anything; `cloche up` runs beside the rest until the document ends;
 - a block with `title="FILE"` is written to that file and not run.
 
 8080, which readers see, is PORT here. Other blocks (`text`, `json`, `sh`, ...) are not run.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,12 +103,21 @@ def steps(block: str) -> Iterator[tuple[str, str]]:
             if command:
                 yield command, expected
             command, expected = line[2:], ""
-        elif command.endswith("\\"):
-            command = f"{command[:-1]}{line.strip()}"
+        elif command and _goes_on(command):
+            command = f"{command}\n{line}"
         else:
             expected += f"{line}\n"
     if command:
         yield command, expected
+
+
+def _goes_on(command: str) -> bool:
+    """Whether a shell would wait for more: a backslash at the end, or a quote that is still open."""
+    try:
+        shlex.split(command)
+    except ValueError:
+        return True
+    return False
 
 
 def matches(expected: str, output: str) -> bool:

@@ -69,7 +69,14 @@ def test_the_examples_of_docstrings_run(module: Path, tmp_path: Path, monkeypatc
 
 def test_a_console_block_is_commands_and_what_they_say() -> None:
     block = "$ one \\\n    two\nsaid\nmore\n$ three\n"
-    assert list(steps(block)) == [("one two", "said\nmore\n"), ("three", "")]
+    assert list(steps(block)) == [("one \\\n    two", "said\nmore\n"), ("three", "")]
+
+
+def test_what_a_shell_reads_between_quotes_is_not_mended() -> None:
+    block = "$ printf %s '{\"a\": 1, \\\n  \"b\": 2}'\nsaid\n"
+    [(command, _)] = steps(block)
+    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert said == '{"a": 1, \\\n  "b": 2}'  # which is not JSON, as a reader would find out
 
 
 @pytest.mark.parametrize(
