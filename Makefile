@@ -27,7 +27,7 @@ setup: $(READY)
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Cloche needs Python 3.11 or newer, this is %d.%d: name one, as in  make PYTHON=python3.12 " % v[:2])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python could not make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
-	@echo "setting up $(VENV) with $$($(BIN)/python --version): half a minute"
+	@echo "setting up $(VENV) with $$($(BIN)/python --version): a minute or two the first time"
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@$(PIP) --no-build-isolation -e .
 	@touch $@
