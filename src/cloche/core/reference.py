@@ -26,12 +26,21 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_name(name: str, what: str = "name") -> str:
-    """The name itself; ConfigError when it is not lower-case letters, digits, `.`, `_` and `-`."""
+    """The name itself; ConfigError when it is not lower-case letters, digits, `.`, `_` and `-`.
+
+    An alias is no number either: `fraud@2` would look like `fraud:2` and could be another version.
+    """
     if not NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} can't be {'an' if what == 'alias' else 'a'} {what}",
             code="CL-E203",
             hint="1 to 63 lower-case letters, digits, '.', '_' or '-', a letter or digit first",
+        )
+    if what == "alias" and name.isdigit():
+        raise ConfigError(
+            f"{name!r} can't be an alias: numbers are versions",
+            code="CL-E203",
+            hint=f"a version is written with a colon, as in fraud:{name}; choose a word for an alias",
         )
     return name
 
