@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cloche.app.project import Project
 from cloche.bundle import archive
 from cloche.bundle.bundle import Bundle
-from cloche.core.errors import ConfigError, NotFoundError
+from cloche.core.errors import ConfigError, NotFoundError, RefusedError
 from cloche.settings.keys import looks_like_path
 
 
@@ -26,7 +30,7 @@ def import_bundle(project: Project, file: Path, name: str | None = None) -> Bund
     Raises RefusedError: CL-E404 or CL-E408 for a damaged file, CL-E405 for an unknown signer.
     """
     trusted = project.trusted() | {project.signer.public_key}
-    with project.bundles.stage() as staging:
+    with naming(file), project.bundles.stage() as staging:
         return project.register(archive.read(file, staging / "bundle", trusted), name)
 
 
@@ -34,31 +38,67 @@ def verify_bundle(project: Project, what: str, *, trust: str | None = None) -> s
     """Verify a version, a bundle's folder or an archive in every byte; returns its digest.
 
     With `trust`, a public key that must be the one that sealed it, that key is trusted from now on, once
-    everything else fits. Raises RefusedError.
+    everything else fits. Raises ConfigError CL-E201 when it is no key, NotFoundError, RefusedError.
     """
-    trusted = project.trusted()
-    if trust is not None:
-        trusted |= {trust.lower()}
+    expected = None if trust is None else _public_key(trust)
     path = Path(what)
+    if path.suffix == archive.SUFFIX and not path.exists():
+        raise NotFoundError(f"there is no file {what}", code="CL-E303", hint="check the path")
     if not looks_like_path(what) and not path.is_file():
         path = project.bundles.path(project.registry.resolve(what).digest)
-    if path.is_file():
-        digest = archive.inspect(path, trusted)
-    else:
-        bundle = Bundle.open(path, trusted)
-        bundle.verify()
-        digest = bundle.digest
-    if trust is not None:
-        _trust(project, path, trust.lower())
+    trusted = project.trusted()
+    if expected is not None:
+        _check_signer(path, expected)
+        trusted |= {expected}
+    with naming(path):
+        if path.is_file():
+            digest = archive.inspect(path, trusted)
+        else:
+            bundle = Bundle.open(path, trusted)
+            bundle.verify()
+            digest = bundle.digest
+    if expected is not None:
+        _trust(project, path, expected)
     return digest
 
 
-def _trust(project: Project, path: Path, key: str) -> None:
-    found = archive.signer(path)
-    if found != key:
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whoever is told within that a signer is not trusted is told of which file."""
+    try:
+        yield
+    except RefusedError as error:
+        if error.code != "CL-E405" or not error.hint:
+            raise
+        hint = error.hint.replace("FILE", shlex.quote(str(path)))
+        raise RefusedError(error.message, code=error.code, where=str(path), hint=hint) from None
+
+
+def _public_key(text: str) -> str:
+    key = text.lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", key):
         raise ConfigError(
-            f"it is sealed by {found}, not by the key that you named", hint="name the key that sealed it"
+            f"{text[:80]!r} is not a public key",
+            code="CL-E201",
+            where="--trust",
+            hint="write its 64 hex digits: whoever packed it sees them with  cloche models show",
         )
+    return key
+
+
+def _check_signer(path: Path, expected: str) -> None:
+    found = archive.signer(path)
+    if found != expected:
+        # The key that was found is not offered: whoever swapped the bundle would have put it there.
+        raise RefusedError(
+            f"you expected {expected}, it is signed by {found}",
+            code="CL-E405",
+            where=str(path),
+            hint="do not use it unless whoever packed it tells you, by a way that you trust, that the key is new",
+        )
+
+
+def _trust(project: Project, path: Path, key: str) -> None:
     # First the folder's own key, so that it stays the first of the list.
     if project.signer.public_key != key:
         project.trust.add(key, name=path.name)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cloche.app.archives import export_bundle, import_bundle, verify_bundle
 from cloche.cli.here import open_here
 from cloche.cli.terminal import Terminal
+from cloche.core.reference import parse_reference
 from cloche.core.units import format_size
 
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
@@ -44,9 +45,13 @@ def import_(file: Path, /, *, name: str | None = None, terminal: _Terminal) -> N
         Register it as a version of this model, not of the one that it was packed as.
     """
     with open_here(terminal, create=True) as project:
+        known = {(version.model, version.digest) for version in project.registry.list()}
         bundle = import_bundle(project, file, name)
+    assert bundle.reference is not None
+    is_there = (parse_reference(bundle.reference).model, bundle.digest) in known
+    said = "already there as" if is_there else "imported as"
     value = {"reference": bundle.reference, "digest": bundle.digest}
-    terminal.answer("ModelVersion", value, [f"imported as {bundle.reference}"])
+    terminal.answer("ModelVersion", value, [f"{said} {bundle.reference}"])
     terminal.note(f"next  cloche up {bundle.reference}")
 
 

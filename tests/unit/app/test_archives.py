@@ -56,9 +56,19 @@ def test_an_unknown_key_is_refused_until_it_is_trusted(ours: Project, theirs: Pr
 
 def test_a_key_that_did_not_sign_it_is_not_trusted(ours: Project, theirs: Project) -> None:
     file = export_bundle(ours, "toy")
-    with pytest.raises((RefusedError, ConfigError)):
+    with pytest.raises(RefusedError, match="you expected abab") as caught:
         verify_bundle(theirs, str(file), trust="ab" * 32)
+    assert ours.signer.public_key in caught.value.message
+    assert "--trust" not in str(caught.value.hint)  # whoever swapped the file would be believed
+    assert "do not use it" in str(caught.value.hint)
     assert "ab" * 32 not in theirs.trust.public_keys()
+
+
+@pytest.mark.parametrize("text", ["X", "ab" * 31, "zz" * 32, ""])
+def test_what_is_no_public_key_is_said_so(ours: Project, text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a public key") as caught:
+        verify_bundle(ours, "toy", trust=text)
+    assert caught.value.code == "CL-E201"
 
 
 def test_a_damaged_archive_earns_no_trust(ours: Project, theirs: Project) -> None:
@@ -85,6 +95,9 @@ def test_a_version_a_folder_and_an_archive_are_verified_alike(ours: Project) -> 
 
 
 def test_what_is_not_there_is_said_so(ours: Project, folder: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"no file nothing\.cloche") as caught:
+        verify_bundle(ours, "nothing.cloche")
+    assert caught.value.code == "CL-E303"
     for what in ("nothing", "toy:2", "./nothing.cloche"):
         with pytest.raises(NotFoundError):
             verify_bundle(ours, what)
