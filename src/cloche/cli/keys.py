@@ -48,18 +48,24 @@ def ls(*, terminal: _Terminal) -> None:
         records = Keys(project.store).list()
     now = time.time()
     rows = [
-        [record.id, record.name, ",".join(record.scopes), _state(record, now), moment(record.created)]
+        [
+            record.id,
+            record.name,
+            ",".join(record.scopes),
+            _state(record, now),
+            moment(record.created),
+            _end(record),
+        ]
         for record in records
     ]
+    header = ["ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES"]
     items = [{**_shown(record), "state": _state(record, now)} for record in records]
-    terminal.answer("ApiKeyList", {"items": items}, table(["ID", "NAME", "SCOPES", "STATE", "CREATED"], rows))
+    terminal.answer("ApiKeyList", {"items": items}, table(header, rows))
     if not records:
         terminal.note("no keys yet; make one with  cloche keys create NAME")
 
 
-def revoke(
-    which: str, /, *, yes: Annotated[bool, Parameter(["-y", "--yes"])] = False, terminal: _Terminal
-) -> None:
+def revoke(which: str, /, *, yes: Annotated[bool, Parameter(["-y", "--yes"])] = False, terminal: _Terminal) -> int:
     """Revoke an API key; workers refuse it within a second.
 
     Parameters
@@ -69,10 +75,16 @@ def revoke(
     yes
         Don't ask.
     """
-    terminal.confirm(f"whoever uses the key {which!r} will be refused within a second", yes=yes)
+    if not terminal.confirm(f"whoever uses the key {which!r} will be refused within a second", yes=yes):
+        return 1
     with open_here(terminal, create=True) as project:
         record = Keys(project.store).revoke(which)
     terminal.answer("ApiKey", _shown(record), [f"revoked {record.id} ({record.name})"])
+    return 0
+
+
+def _end(record: KeyRecord) -> str:
+    return moment(record.expires) or "never"
 
 
 def _state(record: KeyRecord, now: float) -> str:

@@ -66,7 +66,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return _report(error, _speaking(started, argv, environ))
     except CycloptsError as error:
         words = [word for word in argv if not word.startswith("-")]
-        known = f"cloche {words[0]}" if words and words[0] in app else "cloche"
+        known = " ".join(["cloche", *_known(words)])
         wrong = ConfigError(str(error), hint=f"{known} --help")
         return _report(wrong, _speaking(started, argv, environ))
     except KeyboardInterrupt:
@@ -77,6 +77,13 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     except Exception:  # noqa: BLE001 - the edge of the process: a bug is saved and named, never a bare traceback
         return _report(_save_crash(environ), _speaking(started, argv, environ))
+
+
+def _known(words: Sequence[str]) -> Sequence[str]:
+    """Those of the first words that name a command or a group of them: the place whose `--help` helps."""
+    if " ".join(words[:2]) in COMMANDS:
+        return words[:2]
+    return words[:1] if words and (words[0] in COMMANDS or words[0] in GROUPS) else ()
 
 
 def _speaking(started: Sequence[Terminal], argv: Sequence[str], environ: Mapping[str, str]) -> Terminal:

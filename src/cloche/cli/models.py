@@ -91,7 +91,10 @@ def alias(reference: str, name: str, /, *, terminal: _Terminal) -> None:
         "before": None if before is None else str(before),
     }
     was = "" if before is None else f" (was {before}; undo it with  cloche alias {before} {name})"
-    terminal.answer("Alias", value, [f"{version.model}@{name} is now {version}{was}"])
+    said = (
+        f"is now {version}{was}" if str(before) != str(version) else f"is {version} already; nothing was changed"
+    )
+    terminal.answer("Alias", value, [f"{version.model}@{name} {said}"])
 
 
 def diff(before: str, after: str, /, *, terminal: _Terminal) -> None:

@@ -41,16 +41,18 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
         if self.verbosity >= 0 and not self.json:
             _write(sys.stderr, text)
 
-    def confirm(self, loss: str, *, yes: bool) -> None:
+    def confirm(self, loss: str, *, yes: bool) -> bool:
         """Ask before something is lost; without a person to ask, `--yes` is needed (ConfigError)."""
         if yes:
-            return
+            return True
         if self.json or not sys.stdin.isatty():
             raise ConfigError(f"this needs your word: {loss}", hint="add --yes")
         sys.stderr.write(f"{loss}; go on? [y/N] ")
         sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise ConfigError("nothing was changed", hint="answer y, or add --yes")
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return True
+        self.note("nothing was changed")
+        return False
 
     def report(self, error: ClocheError) -> None:
         """Show an error in the one shape that errors have, or as a problem object with `--json`."""

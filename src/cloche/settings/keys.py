@@ -78,6 +78,8 @@ def _flag(value: object) -> bool:
 def _whole(value: object, low: int, high: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise _wrong(f"must be from {low} to {high}, not {shown(value)}", f"write {low} to {high}")
     raise _wrong(f"{shown(value)} is not a whole number from {low} to {high}", f"write {low} to {high}")
 
 

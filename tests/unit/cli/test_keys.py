@@ -26,8 +26,9 @@ def test_a_key_is_listed_without_its_secret(cloche: Cloche) -> None:
     text = cloche("keys", "create", "mobile", "--scope", "predict", "--scope", "metrics").out.strip()
     listed = cloche("keys", "ls").out
     header, row = listed.splitlines()
-    assert header.split() == ["ID", "NAME", "SCOPES", "STATE", "CREATED"]
+    assert header.split() == ["ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES"]
     assert row.split()[:4] == [text.split("_")[2], "mobile", "predict,metrics", "active"]
+    assert row.split()[-1] == "never"
     assert text.split("_")[3] not in listed
 
 
@@ -55,13 +56,14 @@ def test_a_revoked_key_says_so(cloche: Cloche, flag: str) -> None:
 
 def test_a_person_is_asked(cloche: Cloche, tmp_path: Path) -> None:
     cloche("keys", "create", "mobile")
-    for answer, code in (("n", 2), ("y", 0)):
+    for answer, code in (("n", 1), ("y", 0)):
         asked = pexpect.spawn(
             COMMAND, ["keys", "revoke", "mobile"], cwd=str(tmp_path), encoding="utf-8", timeout=30
         )
         asked.expect(r"\[y/N\]")
         asked.sendline(answer)
         asked.expect(pexpect.EOF)
+        assert "error" not in asked.before
         asked.close()
         assert asked.exitstatus == code
 

@@ -60,6 +60,11 @@ def test_a_wrong_command_line_is_exit_code_2_and_says_what_was_meant(
     assert "--help" in result.err
 
 
+def test_a_command_of_a_group_is_helped_by_its_own_help(cloche: Cloche) -> None:
+    assert "hint: cloche models show --help" in cloche("models", "show").err
+    assert "hint: cloche keys --help" in cloche("keys", "sl").err
+
+
 def test_flags_of_all_commands_may_stand_anywhere(cloche: Cloche) -> None:
     before = cloche("--json", "explain", "CL-E104")
     after = cloche("explain", "CL-E104", "--json")

@@ -109,11 +109,19 @@ def test_an_alias_moves_and_says_how_to_undo_it(shop: Cloche) -> None:
     result = shop("alias", "shop:2", "champion")
     assert result.out == ("shop@champion is now shop:2 (was shop:1; undo it with  cloche alias shop:1 champion)\n")
     assert shop("alias", "shop:2", "candidate", "--json").json["before"] is None
+    again = shop("alias", "shop:2", "candidate")
+    assert (again.code, again.out) == (0, "shop@candidate is shop:2 already; nothing was changed\n")
     assert shop("models", "show", "shop@candidate", "--json").json["reference"] == "shop:2"
 
 
 def test_latest_can_not_be_moved(shop: Cloche) -> None:
     assert shop("alias", "shop:1", "latest").code == 2
+
+
+def test_a_number_is_no_alias(shop: Cloche) -> None:
+    result = shop("alias", "shop:1", "2")
+    assert result.code == 2
+    assert "numbers are versions" in result.err
 
 
 def test_versions_are_compared_by_signature_quality_and_costs(shop: Cloche) -> None:
@@ -133,10 +141,14 @@ def test_a_bundle_goes_to_a_folder_that_learns_to_trust_its_signer(shop: Cloche,
     away.mkdir()
     shutil.move(tmp_path / "shop-1.cloche", away)
 
-    assert shop("-C", str(away), "import", "shop-1.cloche").code == 4
+    refused = shop("-C", str(away), "import", "shop-1.cloche")
+    assert refused.code == 4
+    assert f"cloche verify shop-1.cloche --trust {signer}" in refused.err
     verified = shop("-C", str(away), "verify", "shop-1.cloche", "--trust", signer)
     assert verified.code == 0, verified.err
     assert shop("-C", str(away), "import", "shop-1.cloche", "--name", "bought").out == "imported as bought:1\n"
+    again = shop("-C", str(away), "import", "shop-1.cloche", "--name", "bought")
+    assert again.out == "already there as bought:1\n"
 
 
 def test_one_flipped_byte_is_refused_by_name(shop: Cloche, tmp_path: Path) -> None:
