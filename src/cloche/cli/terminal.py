@@ -12,6 +12,7 @@ import msgspec
 
 from cloche.core.codes import CODES
 from cloche.core.errors import BusyError, ClocheError, ConfigError
+from cloche.core.paint import colourful, paint_error
 
 #: Of the shape of every `--json` answer; fields are only ever added to it.
 JSON_VERSION = 1
@@ -63,15 +64,9 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
             _write(sys.stderr, self._painted(error.render()), *details)
 
     def _painted(self, text: str) -> str:
-        if not self._colourful(sys.stderr) or not text.startswith("error["):
+        if self.no_color or not colourful(self.environ, terminal=sys.stderr.isatty()):
             return text
-        code, _, rest = text.partition(":")
-        return f"\x1b[1;31m{code}\x1b[0m:{rest}"
-
-    def _colourful(self, stream: IO[str]) -> bool:
-        if self.no_color or self.environ.get("NO_COLOR") or self.environ.get("TERM") == "dumb":
-            return False
-        return bool(self.environ.get("CLICOLOR_FORCE")) or stream.isatty()
+        return paint_error(text)
 
 
 def problem(error: ClocheError) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
@@ -46,6 +47,8 @@ def up(
         "serve.workers": workers,
         "serve.allow_code": allow_code or None,
     }
+    if terminal.no_color:
+        os.environ["NO_COLOR"] = "1"  # for the supervisor that this process becomes, and its children
     project = open_here(terminal, create=True, overrides=overrides)
     serve(
         project,

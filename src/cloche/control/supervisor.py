@@ -21,7 +21,7 @@ from cloche.control import lock
 from cloche.control.adopt import adopt, control_path, live_slots
 from cloche.control.crew import Crew, StartFailedError
 from cloche.control.listeners import address, bind
-from cloche.control.log import STDERR, STDOUT, emit, say
+from cloche.control.log import STDOUT, complain, emit, say
 from cloche.control.wish import Wish
 from cloche.core.board import SLOTS, Board, Role
 from cloche.core.errors import ClocheError, RefusedError
@@ -130,10 +130,10 @@ def main(arguments: list[str]) -> int:
     try:
         return Supervisor(Wish.parse(read_json(int(arguments[0])))).run()
     except ClocheError as error:
-        emit(STDERR, error.render() + "\n", wait_s=_PATIENCE_S)
+        complain(error.render(), wait_s=_PATIENCE_S)
         return error.exit_code
     except StartFailedError as error:
-        emit(STDERR, f"{error}\n", wait_s=_PATIENCE_S)
+        complain(str(error), wait_s=_PATIENCE_S)
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # it came before anything was started

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, written by a side thread so that a slow reader never holds up an answer."""
+"""Logs: JSON lines, at a terminal sentences, written by a side thread: a slow reader never holds up an answer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import json
 import logging
 import logging.handlers
+import os
 import queue
 import re
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import msgspec
+
+from cloche.core.paint import colourful, paint
 
 #: Lines that wait for a slow reader; more are dropped and counted.
 MOST_WAITING = 10_000
@@ -21,6 +24,8 @@ _LONGEST = 8_000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: A whole API key, wherever it came from; what stays tells whose it was.
 _SECRET = re.compile(r"(clk_(?:live|test)_[0-9a-z]{10})_[0-9A-Za-z]{43}_[0-9a-f]{8}")
+#: What a sentence tells of the fields of a record, and in what words.
+_TOLD = {"request_id": "request", "code": "code"}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -42,6 +47,31 @@ class JsonFormatter(logging.Formatter):
         except (UnicodeEncodeError, OverflowError, ValueError):  # half a surrogate pair from a file name
             text = json.dumps(line, default=str)
         return _SECRET.sub(r"\1_…", text)
+
+
+class SentenceFormatter(logging.Formatter):
+    """A SentenceFormatter writes one line for people: who, what, of which request; a traceback below it."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        name, found = record.name.removeprefix("cloche."), vars(record)
+        about = ", ".join(f"{word} {found[key]}" for key, word in _TOLD.items() if found.get(key))
+        text = _printable(f"{name} (process {record.process}): {record.getMessage()}"[:_LONGEST])
+        if about:
+            text += _printable(f" ({about})")
+        text = paint(text, record.levelname.lower()) if self._colour else text
+        if record.exc_info and record.exc_info[0] is not None:
+            lines = self.formatException(record.exc_info)[-_LONGEST:].splitlines()
+            text = "\n".join([text, *(f"  {_printable(line)}" for line in lines)])
+        return _SECRET.sub(r"\1_…", text)
+
+
+def _printable(text: str) -> str:
+    """On one line and without what a terminal would obey."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 def _capped(value: Any) -> Any:
@@ -74,10 +104,16 @@ class Writer(logging.handlers.QueueListener):
 
 
 def start(stream: TextIO, level: int = logging.INFO) -> Writer:
-    """Send the whole process's log to `stream`; `stop()` of what comes back writes what still waits."""
+    """Send the whole process's log to `stream`, in sentences where that is a terminal.
+
+    `stop()` of what comes back writes what still waits.
+    """
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
     writer = logging.StreamHandler(stream)
-    writer.setFormatter(JsonFormatter())
+    if stream.isatty():
+        writer.setFormatter(SentenceFormatter(colour=colourful(os.environ, terminal=True)))
+    else:
+        writer.setFormatter(JsonFormatter())
     listener = Writer(waiting, writer)
     root = logging.getLogger()
     root.handlers[:] = [_Dropping(waiting)]

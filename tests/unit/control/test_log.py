@@ -53,3 +53,22 @@ def test_a_terminal_gets_plain_words() -> None:
     os.close(theirs)
     assert os.read(ours, 4096) == b"worker 1 died\r\n"
     os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("call", "coloured"),
+    [
+        ("say('died', 'it died', level='warning')", b"\x1b[33mit died\x1b[0m\r\n"),
+        ("complain('error[CL-E503]: taken')", b"\x1b[1;31merror[CL-E503]\x1b[0m: taken\r\n"),
+    ],
+)
+def test_warnings_and_errors_are_coloured_unless_asked_not_to(call: str, coloured: bytes) -> None:
+    plain = coloured.replace(b"\x1b[33m", b"").replace(b"\x1b[1;31m", b"").replace(b"\x1b[0m", b"")
+    for variables, expected in (({"NO_COLOR": ""}, coloured), ({"NO_COLOR": "1"}, plain)):
+        ours, theirs = pty.openpty()
+        program = f"from cloche.control.log import complain, say; {call}"
+        environment = os.environ | {"TERM": "xterm"} | variables
+        subprocess.run([sys.executable, "-c", program], stderr=theirs, env=environment, check=True)
+        os.close(theirs)
+        assert os.read(ours, 4096) == expected
+        os.close(ours)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -71,6 +72,48 @@ def test_a_key_never_stands_in_the_log() -> None:
     made = line("said %s", key.text, header=f"Bearer {key.text}")
     assert key.text not in str(made)
     assert made["message"] == f"said clk_live_{key.record.id}_…"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def said_on_a_terminal() -> str:
+    terminal = Terminal()
+    listener = log.start(terminal)
+    try:
+        logger = logging.getLogger("cloche.worker")
+        logger.info("draining %d", 3, extra={"action": "draining"})
+        logger.warning("two\nlines \x1b[31mred", extra={"request_id": "r1", "code": "CL-E900"})
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logger.exception("a bug")
+    finally:
+        listener.stop()
+    return terminal.getvalue()
+
+
+def test_a_terminal_gets_sentences_and_below_them_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = said_on_a_terminal().splitlines()
+    who = f"worker (process {os.getpid()})"
+    assert lines[:3] == [
+        f"{who}: draining 3",
+        f"{who}: two lines  [31mred (request r1, code CL-E900)",
+        f"{who}: a bug",
+    ]
+    assert lines[-1] == "  ValueError: broken"
+
+
+def test_what_went_wrong_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    lines = said_on_a_terminal().splitlines()
+    assert "\x1b" not in lines[0]
+    assert lines[1].startswith("\x1b[33m")
+    assert lines[2].startswith("\x1b[1;31m")
 
 
 def test_lines_come_out_in_order_and_stop_writes_what_waits() -> None:
