@@ -19,7 +19,10 @@ _LONGEST_BODY = 2_000
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts are what is served: `model` is its version ("fraud:3"), `data` the folder that keeps it."""
+    """Facts are what is served: `model` is its version ("fraud:3"), `data` the folder that keeps it.
+
+    `champion` is the version that is the champion, where that is another one.
+    """
 
     deployment: str
     model: str
@@ -28,6 +31,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     keys_required: bool
     data: Path
+    champion: str | None = None
 
 
 def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
@@ -52,9 +56,10 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
     size = format_size(sum(entry.size for entry in what.files))
     where = "in hosts of its own" if what.runtime.kind == "python" else "in the workers"
     speed = "" if what.measured is None else f", {format_duration(what.measured.row_p50_s)} a row when packed"
+    champion = "" if facts.champion is None else f"; champion is {facts.champion}"
     lines = {
         "model": f"{facts.model}  {_kind(facts.bundle)}, {_shape(facts.bundle)}"
-        f"  ({size}, sha256 {facts.bundle.digest[:8]}…)",
+        f"  ({size}, sha256 {facts.bundle.digest[:8]}…){champion}",
         "runtime": f"{what.runtime.kind}, {where}{speed}",
         "workers": str(facts.workers),
         "predict": predict,

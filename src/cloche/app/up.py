@@ -21,6 +21,7 @@ from cloche.core.errors import ConfigError, RefusedError
 from cloche.core.keys import KeyRecord
 from cloche.core.member import pass_json
 from cloche.core.platform import runtime_directory
+from cloche.registry import CHAMPION, ModelVersion
 from cloche.runtimes.requirements import check_requirements
 from cloche.settings import Settings
 from cloche.store.keys import Keys
@@ -50,6 +51,7 @@ def up(
     runtime = runtime_folder(project.settings)
     lock.check_free(runtime)
     chosen = choose(project, model, progress=progress)
+    note_limits(project, chosen, progress)
     wish = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
     project.close()
     become_supervisor(wish, runtime)
@@ -122,6 +124,7 @@ def make_wish(
         workers=serve.workers,
         keys_required=keys_required,
         data=settings.data,
+        champion=_other_champion(project, chosen.version),
     )
     return wish | {
         "digest": digest,
@@ -179,6 +182,20 @@ def _check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, tls_els
             code="CL-E409",
             hint="make one first: cloche keys create NAME",
         )
+
+
+def note_limits(project: Project, chosen: Chosen, progress: Callable[[str], None] | None) -> None:
+    """Say which limits are nobody's: a name that is mistyped would leave its caller with the default."""
+    known = sorted({key.name for key in Keys(project.store).load()})
+    strange = sorted({*chosen.online.access.limits} - {*known, "default"})
+    if strange and progress is not None:
+        keys = f"there are: {', '.join(known)}" if known else "there are none yet"
+        progress(f"warning: no API key has the name of these limits: {', '.join(strange)} ({keys})")
+
+
+def _other_champion(project: Project, version: ModelVersion) -> str | None:
+    number = project.registry.aliases(version.model).get(CHAMPION, version.version)
+    return None if number == version.version else f"{version.model}:{number}"
 
 
 def _is_loopback(host: str) -> bool:

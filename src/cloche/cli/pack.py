@@ -14,6 +14,7 @@ from cloche.bundle.rows import read_table
 from cloche.cli.here import open_here
 from cloche.cli.portrait import describe
 from cloche.cli.terminal import Terminal, pairs
+from cloche.registry import CHAMPION
 
 
 def pack(
@@ -76,10 +77,12 @@ def pack(
             trust_pickle=trust_pickle,
             progress=terminal.note,
         )
+        version = project.registry.resolve(str(bundle.reference))
     head = {"model": f"{bundle.reference}  sha256 {bundle.digest[:12]}"}
     terminal.answer(
         "ModelVersion",
         {"reference": bundle.reference, "digest": bundle.digest, "manifest": bundle.manifest},
         pairs(head | describe(bundle.manifest)),
     )
-    terminal.note(f"next  cloche up {bundle.reference}")
+    is_champion = CHAMPION in version.aliases
+    terminal.note(f"next  cloche up {f'{version.model}@{CHAMPION}' if is_champion else version}")

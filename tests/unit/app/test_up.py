@@ -20,7 +20,7 @@ from cloche.app.archives import export_bundle
 from cloche.app.choose import choose
 from cloche.app.local import pack_into
 from cloche.app.project import Project, open_project
-from cloche.app.up import make_wish, runtime_folder
+from cloche.app.up import make_wish, note_limits, runtime_folder
 from cloche.app.worker import WorkerConfig
 from cloche.control.wish import Wish
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
@@ -94,6 +94,31 @@ def test_the_banner_is_plain_and_ends_with_a_line_to_paste(project: Project) -> 
     row = json.loads(command[command.index("-d") + 1])
     assert set(row) == {"age", "visits", "plan"}
     assert None not in row.values()
+
+
+def test_the_banner_says_when_the_champion_is_another_version(short: Path, tmp_path: Path) -> None:
+    with open_project(tmp_path) as project:
+        for inputs in (3, 4):
+            model = toy_onnx(tmp_path / f"{inputs}.onnx", inputs=inputs)
+            pack_into(project, model, None, None, name="toy")
+        newest, champion = (wish_of(project, model)["banner"] for model in ("toy", "toy@champion"))
+    assert "model      toy:2 " in newest
+    assert "; champion is toy:1\n" in newest
+    assert "champion is" not in champion
+
+
+def test_a_limit_for_a_key_that_there_is_not_is_noted(packed: Path, short: Path, tmp_path: Path) -> None:
+    config = tmp_path / "cloche.toml"
+    config.write_text(
+        f'[project]\ndata = "{packed / ".cloche"}"\n[online.churn]\nmodel = "churn"\n'
+        'access = { keys = true, limits = { default = "9/s", phone = "9/s", moblie = "9/s" } }\n'
+    )
+    said: list[str] = []
+    with open_project(config=config) as project:
+        Keys(project.store).create("phone")
+        note_limits(project, choose(project, None), said.append)
+        Keys(project.store).revoke("phone")
+    assert said == ["warning: no API key has the name of these limits: moblie (there are: phone)"]
 
 
 def test_the_banner_can_be_one_json_object(project: Project) -> None:

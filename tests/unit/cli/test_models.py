@@ -55,7 +55,13 @@ def test_packing_a_file_prints_what_it_became_and_registers_it(shop: Cloche) -> 
     assert "rows/s" in result.out
     assert "p50" in result.out
     assert "p99" in result.out
-    assert "next  cloche up churn:1" in result.err
+    assert "next  cloche up churn@champion" in result.err
+
+
+def test_a_version_that_is_not_the_champion_is_served_by_number(shop: Cloche) -> None:
+    result = shop("pack", "model.joblib", "--trust-pickle", "--name", "shop", "--data", "holdout.csv")
+    assert result.code == 0, result.err
+    assert "next  cloche up shop:3" in result.err
 
 
 def test_a_pickle_is_refused_without_a_word(shop: Cloche) -> None:
