@@ -2,7 +2,7 @@
 
 - ```` ```python ```` runs (with `>>>`, what is printed must be what stands there);
 - ```` ```console ```` gives each command, from a line that begins with `$ `, to bash as it stands, and its output
-  must be the lines below it, where `…` stands for anything; `cloche up` runs beside the rest until the document ends;
+  must be the lines below it, where `…` stands for anything; `cloche up` runs beside the rest;
 - a block with `title="FILE"` is written to that file and not run.
 
 8080, which readers see, is PORT here. Other blocks (`text`, `json`, `sh`, ...) are not run.

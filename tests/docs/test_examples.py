@@ -73,7 +73,7 @@ def test_a_console_block_is_commands_and_what_they_say() -> None:
 
 
 def test_what_a_shell_reads_between_quotes_is_not_mended() -> None:
-    block = "$ printf %s '{\"a\": 1, \\\n  \"b\": 2}'\nsaid\n"
+    block = '$ printf %s \'{"a": 1, \\\n  "b": 2}\'\nsaid\n'
     [(command, _)] = steps(block)
     said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
     assert said == '{"a": 1, \\\n  "b": 2}'  # which is not JSON, as a reader would find out
