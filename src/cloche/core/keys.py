@@ -26,6 +26,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_BYTES = 32
 _SECRET_LETTERS = 43  # 62 ** 43 > 256 ** 32
 _KEY = re.compile(r"clk_(?:live|test)_([0-9a-z]{10})_[0-9A-Za-z]{43}_([0-9a-f]{8})", re.ASCII)
+_ASK = "ask whoever runs the server for a key"
 #: Compared with when an id is not known, so that the answer takes as long.
 _NOBODY = hashlib.sha256(os.urandom(32)).hexdigest()
 
@@ -70,10 +71,10 @@ class KeyRing:
         record = self._by_id.get(key_id) if key_id is not None else None
         same = hmac.compare_digest(hash_key(text), record.sha256 if record else _NOBODY)
         if record is None or not same:
-            raise RefusedError("the key is not known here", code="CL-E402", hint="cloche keys ls")
+            raise RefusedError("the key is not known here", code="CL-E402", hint=_ASK)
         if not record.is_active(now):
             state = "was revoked" if record.revoked is not None else "has expired"
-            raise RefusedError(f"the key {record.id} {state}", code="CL-E402", hint="cloche keys create NAME")
+            raise RefusedError(f"the key {record.id} {state}", code="CL-E402", hint=_ASK)
         return record
 
 

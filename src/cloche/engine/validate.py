@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -115,7 +116,16 @@ class Validator:
         missing = [name for name in (field.name for field in self.signature.inputs) if name not in columns]
         extra = [name for name in columns if name not in self._names]
         problems = [Problem("CL-E104", f"input `{name}` is missing", name) for name in missing]
-        problems += [Problem("CL-E103", f"input `{name}` is not known", name) for name in extra]
+        inputs = [field.name for field in self.signature.inputs]
+        known = f"one of the inputs: {', '.join(inputs[:12])}{', …' if len(inputs) > 12 else ''}"
+        for name in extra[:MOST_PROBLEMS]:
+            near = difflib.get_close_matches(name, missing, n=1)
+            message = f"input `{name}` is not known"
+            if near:
+                message += f"; did you mean `{near[0]}` for `{name}`?"
+                problems.insert(0, Problem("CL-E103", message, name, expected=known))
+            else:
+                problems.append(Problem("CL-E103", message, name, expected=known))
         return problems[:MOST_PROBLEMS]
 
     def _explain(self, columns: Columns, odd: list[Field]) -> tuple[Flag, ...]:

@@ -78,14 +78,14 @@ class Guard:
             raise RefusedError(
                 "a key is needed here" if not given else "the Authorization header holds no bearer token",
                 code="CL-E401",
-                hint="send  Authorization: Bearer clk_…   (an operator makes one with  cloche keys create NAME)",
+                hint="send  Authorization: Bearer clk_…  and ask whoever runs the server for a key",
             )
         record = self._keys().verify(given[7:].strip().decode("latin-1"), self._clock())
         if scope not in record.scopes:
             raise RefusedError(
                 f"the key {record.id} lacks the scope {scope!r}",
                 code="CL-E403",
-                hint=f"cloche keys create NAME --scope {scope}",
+                hint="ask whoever runs the server for a key with this scope",
             )
         return record.name, record.id
 
@@ -95,7 +95,7 @@ class Guard:
             raise BusyError(
                 f"the limit of {rate.count} requests in {rate.window_s} s is reached",
                 code="CL-E604",
-                hint="wait for Retry-After",
+                hint="ask whoever runs the server where you need more",
                 retry_after_s=wait,
             )
 

@@ -80,13 +80,20 @@ def headers_of(error: ClocheError) -> list[tuple[bytes, bytes]]:
     return []
 
 
+def message_of(error: ClocheError) -> str:
+    """What happened and, where to come back helps, when."""
+    if isinstance(error, BusyError) and status_of(error) in (429, 503):
+        return f"{error.message}; try again in {max(error.retry_after_s, 0.1):.1f} s"
+    return error.message
+
+
 def problem_body(error: ClocheError, request_id: str) -> bytes:
     """The RFC 9457 body; what a model raised stays in the log, the caller gets the code and the request id."""
     body: dict[str, Any] = {
         "type": f"urn:cloche:error:{error.code}",
         "title": CODES[error.code][0],
         "status": status_of(error),
-        "detail": error.message,
+        "detail": message_of(error),
         "code": error.code,
     }
     if error.where:

@@ -162,3 +162,14 @@ def test_a_path_that_could_be_read_in_two_ways_is_refused(path: bytes) -> None:
 )
 def test_a_plain_path_is_given_as_the_routes_read_it(path: bytes, read: bytes) -> None:
     assert check_path(path) == read
+
+
+def test_who_has_no_good_key_is_told_whom_to_ask_and_when_to_come_back(run: Run, make_door: MakeDoor) -> None:
+    async def scenario() -> None:
+        door = make_door(policy=OPEN, keys=RING)
+        for headers in ({}, bearer(EXPIRED), bearer("clk_live_nonsense"), bearer(WATCHING)):
+            answer = await door.call("POST", "/predict/fraud", b"{}", headers)
+            assert "ask whoever runs the server" in answer.json()["hint"]
+            assert "cloche keys" not in answer.body.decode()
+
+    run(scenario())

@@ -8,7 +8,7 @@ import pytest
 
 from cloche.core.codes import CODES
 from cloche.core.errors import BusyError, ClocheError, InputError, ModelError, RefusedError
-from cloche.serving.problems import NotAllowedError, headers_of, problem_body, refusal_body, status_of
+from cloche.serving.problems import NotAllowedError, headers_of, message_of, problem_body, refusal_body, status_of
 
 FAMILIES = {error.default_code[:5]: error for error in ClocheError.__subclasses__()}
 
@@ -23,7 +23,9 @@ def test_every_code_has_a_status(code: str) -> None:
     if expected is not None:
         assert status // 100 == expected
     body = json.loads(problem_body(error, "id"))
-    assert (body["status"], body["code"], body["detail"]) == (status, code, "what happened")
+    assert (body["status"], body["code"], body["detail"]) == (status, code, message_of(error))
+    assert body["detail"].startswith("what happened")
+    assert ("try again in 1.0 s" in body["detail"]) == (status in (429, 503) and isinstance(error, BusyError))
     assert body["title"] == CODES[code][0]
     if status in (429, 503):
         assert int(dict(headers_of(error))[b"retry-after"]) >= 1

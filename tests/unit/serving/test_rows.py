@@ -73,8 +73,8 @@ def test_a_null_is_a_missing_number_or_string_where_that_is_allowed() -> None:
         (b"", "CL-E101", "truncated"),
         (b"{", "CL-E101", "truncated"),
         (b"not json", "CL-E101", "not JSON"),
-        (b'{"age": NaN}', "CL-E101", "not JSON"),
-        (b'{"age": Infinity}', "CL-E101", "not JSON"),
+        (b'{"age": NaN}', "CL-E101", "JSON has no NaN"),
+        (b'{"age": Infinity}', "CL-E101", "JSON has no NaN"),
         (b'{"age": 41,}', "CL-E101", "not JSON"),
         (b'{"age": 41} x', "CL-E101", "not JSON"),
         (b"\xff\xfe{}", "CL-E101", "not JSON"),
@@ -106,14 +106,14 @@ def test_what_is_no_rows_is_refused(body: bytes, code: str, words: str) -> None:
     ("change", "code", "words", "expected"),
     [
         ({"age": "41"}, "CL-E105", "input `age` of row 0 is a string", "a whole number"),
-        ({"age": 41.5}, "CL-E105", "input `age` of row 0 is a number", "a whole number"),
+        ({"age": 41.5}, "CL-E105", "input `age` of row 0 is 41.5, a whole number is expected", "a whole number"),
         ({"age": True}, "CL-E105", "input `age` of row 0 is a boolean", "a whole number"),
         ({"age": None}, "CL-E106", "input `age` of row 0 is null", "a whole number"),
-        ({"age": 2**63}, "CL-E105", "input `age` of row 0 is a number", "a whole number"),
-        ({"age": -(10**400)}, "CL-E105", "input `age` of row 0 is a number", "a whole number"),
+        ({"age": 2**63}, "CL-E105", "row 0 is 9223372036854775808, which does not fit INT64", "a whole number"),
+        ({"age": -(10**400)}, "CL-E105", "input `age` of row 0 is a very large number", "a whole number"),
         ({"age": {}}, "CL-E105", "input `age` of row 0 is an object", "a whole number"),
-        ({"job": 3}, "CL-E105", "input `job` of row 0 is a number", "a string or null"),
-        ({"point": 3}, "CL-E105", "input `point` of row 0 is a number", "an array of shape [2]"),
+        ({"job": 3}, "CL-E105", "input `job` of row 0 is 3, which is a number", "a string or null"),
+        ({"point": 3}, "CL-E105", "input `point` of row 0 is 3, which is a number", "an array of shape [2]"),
         ({"point": [1]}, "CL-E110", "input `point` of row 0 has the wrong shape", "an array of shape [2]"),
         ({"point": [1, 2, 3]}, "CL-E110", "input `point` of row 0 has the wrong shape", "an array of shape [2]"),
         ({"point": [1, [2]]}, "CL-E105", "input `point` of row 0 is a list", "an array of shape [2]"),
@@ -278,3 +278,31 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
 def test_any_bytes_are_refused_or_read(body: bytes) -> None:
     with pytest.raises(InputError):
         reader(AGE, JOB, POINT).read(body)
+
+
+def test_a_misspelt_input_is_told_beside_the_one_that_was_meant() -> None:
+    error = refusal(reader(AGE, JOB, POINT), {**{k: v for k, v in GOOD.items() if k != "age"}, "agee": 41})
+    assert "did you mean `age` for `agee`?" in error.message
+    assert "age, job, point" in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"age": NaN}', "JSON has no NaN: send null for a missing number"),
+        (b'{"age": -Infinity}', "JSON has no NaN: send null for a missing number"),
+        (b'{"age": nan}', "JSON has no NaN: send null for a missing number"),
+        (b"{'age': 3}", "this is not JSON (Python's quotes?)"),
+        (b'{"age": None}', "this is not JSON (Python's quotes?)"),
+        (b'{"age": True}', "this is not JSON (Python's quotes?)"),
+    ],
+)
+def test_what_python_writes_and_json_has_not_is_told_in_words(body: bytes, words: str) -> None:
+    assert refusal(reader(AGE, JOB, POINT), body).message == words
+
+
+def test_a_range_that_was_seen_reads_as_no_limit_and_a_null_says_how_to_allow_it() -> None:
+    seen = field("age", "INT64", minimum=18, maximum=79)
+    assert refusal(reader(seen), {"age": "x"}).hint == "expected a whole number (18 to 79 were seen)"
+    assert "pack with rows that have gaps" in (refusal(reader(seen), {"age": None}).hint or "")
+    assert "Expected" not in refusal(reader(POINT), {"point": [1, "x"]}).message

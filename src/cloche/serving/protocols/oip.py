@@ -17,8 +17,8 @@ from starlette.routing import Route
 from cloche.core.errors import ClocheError, InputError
 from cloche.core.signature import NUMPY_TYPES, Columns, Field
 from cloche.engine.validate import Flag
-from cloche.serving.problems import headers_of, status_of
-from cloche.serving.protocols import tensors
+from cloche.serving.problems import headers_of, message_of, status_of
+from cloche.serving.protocols import tensors, words
 from cloche.serving.protocols.base import Answer, Live, check_media_type
 from cloche.serving.protocols.schema import as_json, problem_responses
 
@@ -109,8 +109,8 @@ class OipDialect:
             return self._decode(body)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             code = "CL-E102" if isinstance(error, msgspec.ValidationError) else "CL-E101"
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise InputError(f"the request can't be read: {reason}", code=code, where="request body") from None
+            said = words.not_json(body, error) if code == "CL-E101" else words.plain(error)
+            raise InputError(f"the request can't be read: {said}", code=code, where="request body") from None
 
     def _read(self, request: _Request, binary: memoryview) -> tuple[Columns, Wants]:
         if len(request.inputs) > _MOST_TENSORS:
@@ -120,8 +120,7 @@ class OipDialect:
         for tensor in request.inputs:
             field = self._fields.get(tensor.name)
             if field is None:
-                hint = ", ".join(list(self._fields)[:20])
-                raise tensors.wrong(tensor.name[:60], "this input is not known", hint, "CL-E103")
+                raise self._unknown(tensor.name, {one.name for one in request.inputs})
             if tensor.name in columns:
                 raise tensors.wrong(tensor.name, "came twice")
             size = tensor.parameters.binary_data_size if tensor.parameters else None
@@ -140,6 +139,13 @@ class OipDialect:
         if at != len(binary):
             raise InputError(f"{len(binary) - at} bytes of the body belong to no input", code="CL-E112")
         return columns, self._wants(request)
+
+    def _unknown(self, name: str, came: set[str]) -> InputError:
+        said = "this input is not known"
+        near = words.meant(name, [one for one in self._fields if one not in came])
+        if near is not None:
+            said += f"; did you mean `{near}` for `{name}`?"
+        return tensors.wrong(name[:60], said, f"one of the inputs: {words.listed(list(self._fields))}", "CL-E103")
 
     def _read_raw(self, body: memoryview) -> tuple[Columns, Wants]:
         """The raw form: the body is the one input's bytes, one row."""
@@ -209,7 +215,7 @@ class OipDialect:
         return Answer(200, headers, b"".join([header, *parts]))
 
     def problem(self, error: ClocheError, request_id: str) -> Answer:
-        text = f"{error.message} ({error.hint})" if error.hint else error.message
+        text = f"{message_of(error)} ({error.hint})" if error.hint else message_of(error)
         headers = [_JSON, (b"cloche-error", error.code.encode()), *headers_of(error)]
         return Answer(status_of(error), headers, self._encode({"error": text}))
 

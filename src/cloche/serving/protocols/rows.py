@@ -11,7 +11,8 @@ import numpy as np
 
 from cloche.core.errors import InputError
 from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature
-from cloche.engine.validate import MOST_PROBLEMS, Problem, describe, refuse
+from cloche.engine.validate import MOST_PROBLEMS, Problem, refuse
+from cloche.serving.protocols import words
 from cloche.serving.protocols.base import MOST_ELEMENTS
 
 #: Rows that one request may hold.
@@ -68,10 +69,8 @@ class RowReader:
         try:
             value = self._anything(body)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise InputError(
-                f"the body is not JSON: {reason}", code="CL-E101", where="request body", hint="RFC 8259, UTF-8"
-            ) from None
+            said = words.not_json(body, error)
+            raise InputError(said, code="CL-E101", where="request body", hint="RFC 8259, UTF-8") from None
         rows, single = _rows_of(value)
         if len(rows) > MOST_ROWS:
             raise _too_many(len(rows), "rows", MOST_ROWS)
@@ -105,19 +104,28 @@ class RowReader:
         if not isinstance(row, dict):
             return [Problem("CL-E102", f"row {number} is {_kind(row)}", None, number, "an object")]
         problems = []
+        missing = [name for name in self._types if name not in row]
         for field in self._signature.inputs:
             if field.name not in row:
                 message = f"input `{field.name}` is missing from row {number}"
-                problems.append(Problem("CL-E104", message, field.name, number, describe(field)))
+                problems.append(Problem("CL-E104", message, field.name, number, words.takes(field)))
             else:
                 problem = _type_problem(field, self._types[field.name], row[field.name], number)
                 if problem is not None:
                     problems.append(problem)
-        for name in row:
-            if name not in self._types:
-                shown = name if len(name) <= 60 else name[:59] + "…"
-                problems.append(Problem("CL-E103", f"input `{shown}` of row {number} is not known", shown, number))
-        return problems
+        unknown = [name for name in row if name not in self._types][:MOST_PROBLEMS]
+        inputs = f"one of the inputs: {words.listed(list(self._types))}" if unknown else ""
+        asked: list[Problem] = []
+        for name in unknown:
+            shown = name if len(name) <= 60 else name[:59] + "…"
+            message = f"input `{shown}` of row {number} is not known"
+            near = words.meant(name, missing)
+            if near is not None:
+                message += f"; did you mean `{near}` for `{shown}`?"
+                asked.append(Problem("CL-E103", message, shown, number, inputs))
+            else:
+                problems.append(Problem("CL-E103", message, shown, number, inputs))
+        return asked + problems
 
 
 def _rows_of(value: Any) -> tuple[list[Any], bool]:
@@ -217,18 +225,29 @@ def _type_problem(field: Field, python_type: Any, value: Any, row: int) -> Probl
         msgspec.convert(_whole(value, len(field.shape) - 1) if field.datatype in INTEGERS else value, python_type)
     except msgspec.ValidationError as error:
         if value is None:
-            return Problem(
-                "CL-E106", f"input `{field.name}` of row {row} is null", field.name, row, describe(field)
-            )
-        reason = str(error)
-        code = "CL-E110" if "length" in reason else "CL-E105"
+            expected = f"{words.takes(field)}; pack with rows that have gaps to allow it"
+            return Problem("CL-E106", f"input `{field.name}` of row {row} is null", field.name, row, expected)
+        code = "CL-E110" if "length" in str(error) else "CL-E105"
         message = f"input `{field.name}` of row {row} is {_kind(value)}"
         if code == "CL-E110":
             message = f"input `{field.name}` of row {row} has the wrong shape"
-        elif _kind(value) in ("a number", "a list"):
-            message += f": {reason}"
-        return Problem(code, message, field.name, row, describe(field))
+        elif isinstance(value, list):
+            message += f": {words.plain(error)}"
+        elif _kind(value) == "a number":
+            message = f"input `{field.name}` of row {row} is {_odd_number(field, value)}"
+        return Problem(code, message, field.name, row, words.takes(field))
     return None
+
+
+def _odd_number(field: Field, value: float) -> str:
+    """A number that a field does not take, and why."""
+    # Python writes no number of more than 4,300 digits
+    shown = "a very large number" if isinstance(value, int) and value.bit_length() > 128 else repr(value)
+    if field.datatype in INTEGERS and isinstance(value, float) and not value.is_integer():
+        return f"{shown}, a whole number is expected"
+    if len(field.shape) == 1 and field.datatype in (*INTEGERS, *FLOATS):
+        return f"{shown}, which does not fit {field.datatype}"
+    return f"{shown}, which is a number"
 
 
 def _whole(value: Any, axes: int) -> Any:

@@ -24,6 +24,9 @@ _DECODERS = {
     "BYTES": msgspec.json.Decoder(list[str]).decode,
 }
 _anything = msgspec.json.Decoder().decode
+_KINDS: dict[type, str] = {
+    bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object",
+}  # fmt: skip
 _MOST_AXES = 8
 #: Every integer up to here has a double of its own (numpy calls all of INT64 safe).
 _EXACT = 2**53
@@ -140,7 +143,14 @@ def _check_types(name: str, datatype: str, values: list[Any], nulls: bool) -> No
         if is_good or (value is None and nulls and datatype in (*FLOATS, "BYTES")):
             continue
         code = "CL-E106" if value is None else "CL-E105"
-        raise wrong(name, f"value {at} is {'null' if value is None else type(value).__name__}", datatype, code)
+        if value is None:
+            raise wrong(
+                name, f"value {at} is null", f"{datatype}; pack with rows that have gaps to allow it", code
+            )
+        said = f"value {at} is {_KINDS.get(type(value), 'of an unknown kind')}"
+        if isinstance(value, float) and datatype in INTEGERS:
+            said = f"value {at} is {value!r}, a whole number is expected"
+        raise wrong(name, said, datatype, code)
 
 
 def from_binary(name: str, datatype: str, shape: Sequence[int], body: memoryview) -> Array:
