@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, time, timedelta
 from types import TracebackType
 from typing import Any, overload
 
@@ -74,6 +74,10 @@ class Client:
 
     def __init__(self, url: str, *, key: str | None = None, timeout: str | float | timedelta = "10s") -> None:
         self._timeout_s = parse_duration(timeout)
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"the url {url!r} does not begin with http:// or https://", hint="write http://localhost:8080"
+            )
         headers = {"Content-Type": "application/json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -134,7 +138,7 @@ class Client:
         one = isinstance(rows, Mapping)
         response = self._post(
             f"/predict/{name}",
-            self._encoder.encode(rows if one else {"rows": _records(rows)}),
+            self._encode(_records([rows] if one else rows), one=one),
             params={} if version is None else {"version": str(version)},
             headers={"Cloche-Deadline": f"{max(1, math.ceil(seconds * 1000))}ms"},
         )
@@ -162,6 +166,16 @@ class Client:
         except httpx2.TransportError:
             return False
 
+    def _encode(self, rows: Sequence[Row], *, one: bool) -> bytes:
+        for row in rows:
+            for name, value in row.items():
+                if isinstance(value, (date, time, timedelta)):
+                    raise ConfigError(
+                        f"`{name}` holds a {type(value).__name__}, which can't be sent",
+                        hint="send it as text or a number, as the model was packed with",
+                    )
+        return self._encoder.encode(rows[0] if one else {"rows": rows})
+
     def _post(self, path: str, body: bytes, **options: Any) -> httpx2.Response:
         send = self._http.post
         try:
@@ -178,7 +192,7 @@ class Client:
             ) from error
         except httpx2.TransportError as error:
             raise BusyError(
-                f"nothing answers: {error}",
+                f"nothing answers at {self._http.base_url}: {error}",
                 code="CL-E605",
                 where=str(self._http.base_url),
                 hint="is `cloche up` running, and is this its address?",
@@ -192,6 +206,11 @@ def _records(rows: Any) -> list[Row]:
         return list(frame.iter_rows(named=True))
     if isinstance(rows, (list, tuple)) and all(isinstance(row, Mapping) for row in rows):
         return list(rows)
+    if isinstance(rows, (list, tuple)):
+        odd = next(row for row in rows if not isinstance(row, Mapping))
+        raise ConfigError(
+            f"a row is a {type(odd).__name__}, not a mapping of field to value", hint='send [{"age": 41}, …]'
+        )
     raise ConfigError(
         f"rows can't be sent from a {type(rows).__name__}",
         hint="give one mapping of field to value, a list of them, or a data frame",
@@ -231,7 +250,20 @@ def _error(response: httpx2.Response) -> ClocheError:
         or problem.get("title")
         or f"the answer was {response.status_code} {response.reason_phrase}"
     )
-    return family(message, **options)
+    retry = response.headers.get("Retry-After")
+    if family is BusyError and retry is not None and "try again in" not in message:
+        message += f"; try again in {options['retry_after_s']:g} s"
+    return family(message + _listed(options["details"]), **options)
+
+
+def _listed(problems: Any) -> str:
+    """The first three of several problems, a line each, as the CLI lists them."""
+    if not isinstance(problems, list) or len(problems) < 2:
+        return ""
+    shown = [problem for problem in problems[:3] if isinstance(problem, dict)]
+    lines = [f"\n  {one.get('field') or 'row'}: {one.get('message') or one.get('code')}" for one in shown]
+    more = f"\n  and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "".join(lines) + more
 
 
 def _seconds(header: str | None) -> float:

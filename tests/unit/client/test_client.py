@@ -248,3 +248,51 @@ def test_ready_says_what_the_server_says(serve: Callable[..., _Server], status: 
 def test_the_key_does_not_show(serve: Callable[..., _Server]) -> None:
     with cloche.Client("http://127.0.0.1:1", key="clk_live_secret") as client:
         assert "secret" not in repr(client)
+
+
+def test_several_problems_are_listed_three_of_them_in_full(serve: Callable[..., _Server]) -> None:
+    errors = [{"row": n, "field": "age", "message": f"`age` is bad in row {n}"} for n in range(5)]
+    body = {"code": "CL-E105", "detail": "`age` is bad in row 0 (and 4 more)", "errors": errors}
+    with cloche.Client(serve((422, {}, body)).url) as client, pytest.raises(cloche.InputError) as caught:
+        client.predict("fraud", {})
+    assert "age: `age` is bad in row 2" in str(caught.value)
+    assert "row 3" not in str(caught.value)
+    assert "and 2 more" in str(caught.value)
+
+
+def test_when_to_come_back_stands_in_the_text(serve: Callable[..., _Server]) -> None:
+    server = serve((503, {"Retry-After": "7"}, "a proxy"))
+    with cloche.Client(server.url) as client, pytest.raises(cloche.BusyError, match="try again in 7 s"):
+        client.predict("fraud", {})
+
+
+def test_nobody_there_is_said_with_the_address(free_port: int) -> None:
+    with (
+        cloche.Client(f"http://127.0.0.1:{free_port}") as client,
+        pytest.raises(cloche.BusyError, match=f"http://127.0.0.1:{free_port}"),
+    ):
+        client.predict("fraud", {})
+
+
+def test_a_url_without_a_scheme_is_refused() -> None:
+    with pytest.raises(cloche.ConfigError, match="http://"):
+        cloche.Client("localhost:8080")
+
+
+def test_a_list_of_numbers_is_told_that_its_rows_are_no_mappings(serve: Callable[..., _Server]) -> None:
+    with (
+        cloche.Client(serve((200, {}, ONE)).url) as client,
+        pytest.raises(cloche.ConfigError, match="a row is a int, not a mapping"),
+    ):
+        client.predict("fraud", [1, 2])
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("value", [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-01").to_pydatetime()])
+def test_a_time_is_refused_with_its_column(serve: Callable[..., _Server], value: Any, many: bool) -> None:
+    rows: Any = pd.DataFrame({"since": [value]}) if many else {"since": value}
+    with (
+        cloche.Client(serve((200, {}, MANY)).url) as client,
+        pytest.raises(cloche.ConfigError, match=r"`since` holds a .*, which can't be sent"),
+    ):
+        client.predict("fraud", rows)
