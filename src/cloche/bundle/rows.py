@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from datetime import date, time, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import narwhals as nw
 import numpy as np
+import numpy.typing as npt
 
 from cloche.core.errors import ConfigError, InputError, MissingExtraError, NotFoundError
 from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature, count_rows
@@ -27,8 +29,9 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
     A frame, a dict of sequences or a list of dicts gives one column a name, of shape (n,), or where the
     signature has one input of k numbers, that; an array of shape (n, k) gives one column `x`, or where the
     signature has k inputs of one value, one for each.
-    With a signature, types are widened to its own where nothing is lost; what does not fit is left
-    for the engine to refuse. Raises InputError for what can't be columns at all.
+    With a signature, types become its own where nothing is lost: 3.0 is a whole number. Raises InputError for
+    what can't be columns at all, and for the first value that is of another type, by row; names and whatever
+    else does not fit are left for the engine to refuse.
     """
     columns = _named(data)
     if columns is None:
@@ -37,7 +40,9 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
             raise InputError(
                 f"rows must have two axes, these have {array.ndim}",
                 code="CL-E110",
-                hint="give one row as [[...]], many as an array of shape (rows, columns)",
+                hint="give a frame with one column, named as at fit"
+                if array.dtype == object
+                else "give one row as [[...]], many as an array of shape (rows, columns)",
             )
         columns = _spread(array, signature)
     lengths = {len(column) for column in columns.values()}
@@ -46,7 +51,11 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
     if signature is None:
         return columns
     columns = _stack(columns, signature)
-    return {name: _widen(column, signature.input(name)) for name, column in columns.items()}
+    widened = {name: _widen(column, signature.input(name)) for name, column in columns.items()}
+    if widened.keys() == {field.name for field in signature.inputs}:
+        for field in signature.inputs:
+            _check_type(field, widened[field.name])
+    return widened
 
 
 def is_frame(data: object) -> bool:
@@ -189,6 +198,8 @@ def _float_of(dtype: Any) -> type[np.floating[Any]]:
 def _clean(name: str, array: Array) -> Array:
     """The array in one of the signature's types. Raises InputError for dates, mixtures and the like."""
     kind = array.dtype.kind
+    if kind in "mM":
+        raise _no_dates(name)
     if kind in "iu":
         return array.astype(np.int64)
     if kind == "b" or (kind == "f" and array.dtype.itemsize <= 8):
@@ -218,10 +229,20 @@ def _clean_objects(name: str, array: Array) -> Array:
     if all(issubclass(kind, (int, float, np.number)) for kind in kinds):
         numbers = [np.nan if item is None else float(item) for item in flat]
         return np.array(numbers, dtype=np.float64).reshape(array.shape)
+    if any(issubclass(kind, (date, time, timedelta, np.datetime64, np.timedelta64)) for kind in kinds):
+        raise _no_dates(name)
     raise InputError(
         f"column {name!r} mixes {', '.join(sorted(kind.__name__ for kind in kinds))}",
         code="CL-E105",
         hint="give each column one type: numbers, strings or booleans",
+    )
+
+
+def _no_dates(name: str) -> InputError:
+    return InputError(
+        f"column {name!r} holds dates or times, which are not taken",
+        code="CL-E105",
+        hint=f"turn {name!r} into a number (for example days since 2000-01-01) or ISO text, or leave it out",
     )
 
 
@@ -271,7 +292,43 @@ def _widen(column: Array, field: Field | None) -> Array:
     if field.datatype in INTEGERS and column.dtype.kind in "iu":
         cast = column.astype(field.numpy_type)
         return cast if np.array_equal(cast, column) else column
+    if field.datatype in INTEGERS and column.dtype.kind == "f" and not _not_whole(column, field).any():
+        return column.astype(field.numpy_type)
     return column
+
+
+def _not_whole(column: Array, field: Field) -> npt.NDArray[np.bool_]:
+    """Where floats are no whole numbers of the field's width."""
+    limits = np.iinfo(field.numpy_type)
+    # the upper limit of 64 bits is no float: the next one beyond it is
+    within = (column >= float(limits.min)) & (column < float(limits.max) + 1)
+    return np.asarray(~(within & (np.floor(column) == column)))
+
+
+def _check_type(field: Field, column: Array) -> None:
+    """Raises InputError for the first value that is of another type than the field's."""
+    if column.dtype == field.numpy_type or column.size == 0:
+        return
+    wanted = (
+        "a string" if field.datatype == "BYTES" else "true or false" if field.datatype == "BOOL" else "a number"
+    )
+    bad = np.ones(column.shape, np.bool_)
+    if field.datatype in INTEGERS:
+        wanted = "a whole number"
+        if column.dtype.kind == "f":
+            bad = _not_whole(column, field)
+        elif column.dtype.kind in "iu":
+            bad = column.astype(field.numpy_type) != column
+            wanted += f" of the type {field.datatype}"
+    row = int(np.flatnonzero(bad.reshape(len(column), -1).any(axis=1))[0])
+    value = column[row][bad[row]][0] if column.ndim > 1 else column[row]
+    if _is_missing(value):
+        message, code = f"`{field.name}` is missing in row {row}", "CL-E106"
+    else:
+        plain = value.item() if isinstance(value, np.generic) else value
+        message, code = f"`{field.name}` is {plain!r:.60} in row {row}", "CL-E105"
+    problem = {"code": code, "message": message, "field": field.name, "row": row, "expected": wanted}
+    raise InputError(message, code=code, hint=f"expected {wanted}", details=[problem])
 
 
 def _read_parquet(path: Path) -> Columns:

@@ -92,9 +92,35 @@ def test_a_signature_tells_what_an_array_means() -> None:
 def test_types_are_widened_only_where_nothing_is_lost() -> None:
     wish = signature(("n", "INT8", (-1,)), ("f", "FP64", (-1,)))
     assert to_columns({"n": [1, 2], "f": [1, 2]}, wish)["n"].dtype == np.int8
-    assert to_columns({"n": [1, 300], "f": [1, 2]}, wish)["n"].dtype == np.int64  # for the engine to refuse
-    assert to_columns({"n": [1.5], "f": [None]}, wish)["n"].dtype == np.float64
+    assert to_columns({"n": [1.0, 2.0], "f": [1, 2]}, wish)["n"].dtype == np.int8
     np.testing.assert_array_equal(to_columns({"n": [1], "f": [None]}, wish)["f"], [np.nan])
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "words"),
+    [
+        ([1.0, 2.0, None], "CL-E106", "`n` is missing in row 2"),
+        ([1.0, 2.5], "CL-E105", "`n` is 2.5 in row 1"),
+        ([1, 300], "CL-E105", "`n` is 300 in row 1"),
+        ([1e300], "CL-E105", "`n` is 1e.300 in row 0"),
+        (["many", "few"], "CL-E105", "`n` is 'many' in row 0"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_row(values: list[Any], code: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        to_columns({"n": values}, signature(("n", "INT8", (-1,))))
+    assert caught.value.code == code and "expected a whole number" in (caught.value.hint or "")
+
+
+def test_names_are_left_to_the_engine() -> None:
+    columns = to_columns({"m": ["x"]}, signature(("n", "INT64", (-1,))))
+    assert list(columns) == ["m"]
+
+
+def test_a_list_of_texts_is_told_to_be_a_frame() -> None:
+    with pytest.raises(InputError) as caught:
+        to_columns(["good", "bad"])
+    assert "frame with one column" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +128,7 @@ def test_types_are_widened_only_where_nothing_is_lost() -> None:
     [
         ({"a": [1, "x"]}, "column 'a' mixes int, str"),
         ({"a": [datetime.date(2026, 1, 1)]}, "'a'"),
-        (pd.DataFrame({"t": pd.to_datetime(["2026-01-01"])}), "'t'"),
+        (pd.DataFrame({"t": pd.to_datetime(["2026-01-01"])}), "'t' holds dates"),
         ({"a": [1], "b": [1, 2]}, "different lengths"),
         ([1.0, 2.0], "rows must have two axes"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "same name"),
