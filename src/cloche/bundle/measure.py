@@ -36,6 +36,12 @@ _BULK_CALLS = 50
 _ROW_BUDGET_S = 0.25
 _TRIAL_BUDGET_S = 0.06
 _BULK_BUDGET_S = 0.15
+#: A 99th percentile of fewer calls is noise, but a slow model is not waited for.
+_LEAST_CALLS = 200
+_MOST_S = 1.0
+#: About as long as one call with many rows may take.
+_BULK_CALL_S = 5.0
+_LEAST_BULK_ROWS = 64
 
 
 def choose_threads(
@@ -86,9 +92,11 @@ def measure(
     start = clock()
     runtime = load(spec, bulk=False)
     load_s = clock() - start
-    bulk = repeat_rows(columns, BULK_ROWS)
     try:
-        rows = sorted(time_rows(runtime, repeat_rows(columns, 64), _ROW_BUDGET_S, clock))
+        few = repeat_rows(columns, 64)
+        rows = sorted(time_rows(runtime, few, _ROW_BUDGET_S, clock, least=_LEAST_CALLS))
+        affordable = int(_BULK_CALL_S / max(rows[len(rows) // 2], 1e-9))
+        bulk = repeat_rows(columns, min(BULK_ROWS, max(_LEAST_BULK_ROWS, affordable)))
         # A runtime host is the model's alone.
         host = getattr(runtime, "host_pid", None)
         used = resident_bytes() - before if host is None else resident_bytes(host)
@@ -124,13 +132,18 @@ def repeat_rows(columns: Columns, count: int) -> Columns:
     return {name: column[places] for name, column in columns.items()}
 
 
-def time_rows(runtime: Runtime, columns: Columns, budget_s: float, clock: Callable[[], float]) -> list[float]:
-    """Seconds of calls with one row each, after a few that warm up; within the budget, three at least."""
+def time_rows(
+    runtime: Runtime, columns: Columns, budget_s: float, clock: Callable[[], float], *, least: int = 3
+) -> list[float]:
+    """Seconds of calls with one row each, after a few that warm up; within the budget, three at least.
+
+    More than three at `least` are waited for up to a second.
+    """
     count = count_rows(columns)
     rows = [{name: column[row : row + 1] for name, column in columns.items()} for row in range(count)]
     for call in range(_WARM_CALLS):
         runtime.run(rows[call % count])
-    return _time(lambda call: runtime.run(rows[call % count]), _ROW_CALLS, budget_s, clock)
+    return _time(lambda call: runtime.run(rows[call % count]), _ROW_CALLS, budget_s, clock, least)
 
 
 def time_bulk(runtime: Runtime, columns: Columns, budget_s: float, clock: Callable[[], float]) -> list[float]:
@@ -161,12 +174,16 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _time(call: Callable[[int], object], calls: int, budget_s: float, clock: Callable[[], float]) -> list[float]:
+def _time(
+    call: Callable[[int], object], calls: int, budget_s: float, clock: Callable[[], float], least: int = 3
+) -> list[float]:
     times: list[float] = []
-    end = clock() + budget_s
+    begin = clock()
+    end = begin + budget_s
+    latest = begin + max(budget_s, _MOST_S)
     for number in range(calls):
         start = clock()
-        if number >= 3 and start > end:
+        if number >= 3 and start > (end if number >= least else latest):
             break
         call(number)
         times.append(clock() - start)

@@ -113,3 +113,9 @@ def test_a_model_takes_its_own_size_at_least() -> None:
 def test_memory_is_told_in_bytes() -> None:
     assert 10_000_000 < resident_bytes() < 10_000_000_000
     assert resident_bytes(os.getpid()) == pytest.approx(resident_bytes(), rel=0.1)
+
+
+def test_a_99th_percentile_is_of_200_calls_or_of_a_second() -> None:
+    clock = FakeClock()
+    assert len(time_rows(Toy(clock, 0.002, 0.0), COLUMNS, 0.09, clock, least=200)) == 200
+    assert 50 <= len(time_rows(Toy(clock, 0.02, 0.0), COLUMNS, 0.09, clock, least=200)) <= 52
