@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,6 +11,8 @@ from cyclopts import Parameter
 from cloche.cli.terminal import Terminal
 from cloche.core.codes import CODES
 from cloche.core.errors import NotFoundError
+
+_WIDTH = 76
 
 
 def explain(code: str, /, *, terminal: Annotated[Terminal, Parameter(parse=False)]) -> None:
@@ -31,5 +34,5 @@ def explain(code: str, /, *, terminal: Annotated[Terminal, Parameter(parse=False
     terminal.answer(
         "ErrorCode",
         {"code": wanted, "title": title, "remedy": remedy},
-        [f"{wanted}: {title}", f"  {remedy}"],
+        [f"{wanted}: {title}", *(f"  {line}" for line in textwrap.wrap(remedy, _WIDTH, break_on_hyphens=False))],
     )

@@ -8,7 +8,11 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E102": ("The body has the wrong form", 'Send one object, a list of objects or {"rows": [...]}.'),
     "CL-E103": ("A field is not known", "Remove it, or check its spelling against `cloche models show`."),
     "CL-E104": ("A field is missing", "Send every input of the signature; see `cloche models show`."),
-    "CL-E105": ("A value has the wrong type", "Send the type that the signature names."),
+    "CL-E105": (
+        "A value has the wrong type",
+        'Send the type that the signature names (`cloche models show`): 41 is a number, "41" is text, and neither '
+        "is read as the other, since a guess could change the answer.",
+    ),
     "CL-E106": ("A value is missing", "The model was packed with rows that never miss this value: send one."),
     "CL-E107": ("A number is not finite", "Send a finite number; NaN is taken only where missing is allowed."),
     "CL-E108": (
@@ -48,19 +52,35 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E305": ("No such deployment or version is live", "GET /v2/models/<name> lists what is live."),
     "CL-E306": ("The method is not allowed here", "See the Allow header."),
     "CL-E400": ("Refused", "Read the message: it names the rule."),
-    "CL-E401": ("A key is needed", "Send `Authorization: Bearer clk_...`; make one with `cloche keys create`."),
+    "CL-E401": (
+        "A key is needed",
+        "Send `Authorization: Bearer clk_...`; make one with `cloche keys create`. Keys are needed where "
+        "cloche.toml says keys = true, and always when others can reach the address.",
+    ),
     "CL-E402": ("The key is not good", "It is unknown, revoked or expired; make a new one."),
     "CL-E403": ("The key lacks the scope", "Make one with the scope that the message names."),
-    "CL-E404": ("A file does not match its digest", "The bundle was changed after packing: get it anew."),
+    "CL-E404": (
+        "A file does not match its digest",
+        "The bundle was changed after packing, by a fault or by somebody: get it anew from whoever packed it, "
+        "and see that it is whole with `cloche verify`. It is never served as it is.",
+    ),
     "CL-E405": ("The signing key is not trusted", "If you know it: `cloche verify FILE --trust KEY`."),
     "CL-E406": ("Code is not allowed", "Start with --allow-code, or set allow_code = true under [serve]."),
-    "CL-E407": ("A pickle is read only on request", "If you trust it: --trust-pickle, at packing time only."),
+    "CL-E407": (
+        "A pickle is read only on request",
+        "Reading a pickle can run any code of whoever wrote it. If you trust it: --trust-pickle, at packing time "
+        "only; it is read in a process without network, and the bundle holds no pickle.",
+    ),
     "CL-E408": ("The archive is not safe", "It holds something that a bundle never holds."),
     "CL-E409": ("Not open to the network without keys and TLS", "Set keys and --i-terminate-tls-elsewhere."),
     "CL-E410": ("The golden examples failed", "The model answers differently here than when it was packed."),
     "CL-E411": ("A process without network can't be made here", "Install bubblewrap, or pack from Python."),
     "CL-E500": ("Held by something else", "The message names what."),
-    "CL-E501": ("Cloche is running already", "Stop it first, or use another data folder."),
+    "CL-E501": (
+        "Cloche is running already",
+        "One `cloche up` serves a data folder; the message names its process. Stop that with Ctrl-C or "
+        "`kill PID`, or use another data folder (CLOCHE_DATA) and another --port.",
+    ),
     "CL-E502": ("It exists already", "Choose another name."),
     "CL-E503": ("The port is taken", "Choose another with --port."),
     "CL-E504": ("Made by another version of Cloche", "Update Cloche, or use another data folder."),

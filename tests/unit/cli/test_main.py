@@ -60,6 +60,19 @@ def test_a_wrong_command_line_is_exit_code_2_and_says_what_was_meant(
     assert "--help" in result.err
 
 
+def test_help_fits_a_narrow_terminal_with_further_lines_indented(
+    cloche: Cloche, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = cloche("up", "--help").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    listed = lines[lines.index("Arguments:") + 1 :]
+    assert all(line.startswith((" ", "Parameters:", "For every command:")) for line in listed if line)
+    start = next(number for number, line in enumerate(listed) if line.startswith("  MODEL"))
+    assert [line[:6].isspace() for line in listed[start : start + 3]] == [False, True, True]
+    assert len(listed[start + 1]) > 60  # filled, whatever breaks the source has
+
+
 def test_a_command_of_a_group_is_helped_by_its_own_help(cloche: Cloche) -> None:
     assert "hint: cloche models show --help" in cloche("models", "show").err
     assert "hint: cloche keys --help" in cloche("keys", "sl").err
