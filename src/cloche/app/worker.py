@@ -113,6 +113,8 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
         platform=loaded.bundle.manifest.runtime.kind,
         description=loaded.bundle.manifest.description,
         examples=take_rows(loaded.golden.inputs, 0, 4),
+        answers=take_rows(loaded.golden.outputs, 0, 4),
+        keys_required=config.keys_required,
         is_ready=state.answers,
     )
     dialects = [dialect(live) for dialect in find_dialects()]

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cloche.core.signature import Field
-from cloche.engine.validate import describe
+from cloche.core.signature import FLOATS, INTEGERS, Field
 from cloche.serving.protocols.base import Live
-from cloche.serving.protocols.schema import example_row
+from cloche.serving.protocols.schema import as_json, example_row
+from cloche.serving.protocols.words import takes
 
 
 def docs_page(live: Live) -> bytes:
@@ -19,7 +19,9 @@ def docs_page(live: Live) -> bytes:
         loader=PackageLoader("cloche.serving", "static"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    example = msgspec.json.format(msgspec.json.encode(example_row(live.examples, live.signature)), indent=2)
+    row = example_row(live.examples, live.signature)
+    compact = msgspec.json.encode(row).decode()
+    example = msgspec.json.format(msgspec.json.encode(row), indent=2)
     return (
         environment.get_template("docs.html")
         .render(
@@ -27,14 +29,54 @@ def docs_page(live: Live) -> bytes:
             inputs=[_row(field) for field in live.signature.inputs],
             outputs=[_row(field) for field in live.signature.outputs],
             example=example.decode(),
-            compact=msgspec.json.encode(example_row(live.examples, live.signature)).decode(),
+            compact=compact,
+            quoted="'" + compact.replace("'", "'\\''") + "'",
+            python=repr(row),
+            answer=_answer(live),
         )
         .encode()
     )
 
 
 def _row(field: Field) -> dict[str, Any]:
-    takes = describe(field)
+    told = takes(field)
     if field.classes is not None:
-        takes = f"{'probability of each of' if len(field.shape) == 2 else 'one of'} {', '.join(field.classes)}"
-    return {"name": field.name, "type": field.datatype, "shape": list(field.shape), "takes": takes}
+        told = f"{'probability of each of' if len(field.shape) == 2 else 'one of'} {', '.join(field.classes)}"
+    return {
+        "name": field.name, "type": field.datatype, "shape": list(field.shape), "takes": told,
+        "kind": _kind(field), "size": _size(field),
+    }  # fmt: skip
+
+
+def _kind(field: Field) -> str:
+    words = {"BYTES": "text", "BOOL": "true or false"}
+    return words.get(field.datatype) or ("whole number" if field.datatype in INTEGERS else "number")
+
+
+def _size(field: Field) -> str:
+    tail = field.shape[1:]
+    if not tail:
+        return "one value a row"
+    return f"{' × '.join('any number' if size < 0 else str(size) for size in tail)} values a row"
+
+
+def _answer(live: Live) -> str | None:
+    """What the model answered to the example, as our own dialect writes it; its numbers rounded for reading."""
+    if live.answers is None:
+        return None
+    prediction: dict[str, Any] = {}
+    for field in live.signature.outputs:
+        value = as_json(live.answers[field.name][0])
+        if field.datatype in FLOATS:
+            value = _rounded(value)
+        if field.classes is not None and len(field.shape) == 2:
+            value = dict(zip(field.classes, value, strict=True))
+        prediction[field.name] = value
+    body = {"model": live.ref, "prediction_id": "0" * 24, "prediction": prediction}
+    return msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

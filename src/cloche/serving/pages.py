@@ -40,6 +40,11 @@ def not_allowed(allowed: Sequence[str]) -> NotAllowedError:
     return NotAllowedError("this method is not allowed here", allowed)
 
 
+def _is_browser(scope: Scope) -> bool:
+    accept = dict(scope["headers"]).get(b"accept", b"")
+    return scope["method"] in ("GET", "HEAD") and b"text/html" in accept
+
+
 class Pages:
     """Pages answers everything that takes no rows; raises NotFoundError for what it does not know."""
 
@@ -69,6 +74,9 @@ class Pages:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/" and _is_browser(scope):
+            await Response(status_code=307, headers={"location": "/docs", "vary": "accept"})(scope, receive, send)
+            return
         try:
             # with "app" in its scope Starlette raises what it would else answer in words of its own
             await self._router({**scope, "app": self}, receive, send)

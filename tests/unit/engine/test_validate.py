@@ -205,3 +205,11 @@ def test_every_row_that_a_walk_finds_is_flagged_or_refused(given_: tuple[Field, 
         assert [(flag.row, flag.code) for flag in check({"x": column})] == [
             (problem.row, problem.code) for problem in found
         ]
+
+
+def test_a_misspelt_input_is_told_beside_the_one_that_was_meant() -> None:
+    columns = good()
+    columns["payy"] = columns.pop("pay")
+    error = refusal(columns)
+    assert "did you mean `pay` for `payy`?" in error.message
+    assert "one of the inputs: " in (error.hint or "")

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cloche.core.signature import Field, Signature
+from cloche.serving.docs import docs_page
 
 Run = Callable[[Any], None]
 MakeDoor = Callable[..., Any]
@@ -60,7 +62,16 @@ def test_the_page_shows_the_signature_and_a_real_row_that_is_answered(run: Run, 
     async def scenario() -> None:
         async with make_door(on_invalid="reject").open() as door:
             text = (await door.ask("/docs")).body.decode()
-            for words in ("fraud", "fraud-model:3", "age", "a whole number from 0 to 120", "one of cook, nurse"):
+            for words in (
+                "fraud",
+                "fraud-model:3",
+                "age",
+                "a whole number (0 to 120 were seen)",
+                "one value a row",
+                "curl -s http",
+                "cloche.Client(",
+                "one of cook, nurse",
+            ):
                 assert words in text
             shown = re.search(r"<textarea[^>]*>(.*?)</textarea>", text, re.DOTALL)
             assert shown is not None
@@ -82,5 +93,34 @@ def test_what_came_with_a_model_is_text_and_nothing_else(run: Run, make_door: Ma
         page = (await door.call("GET", "/docs")).body.decode()
         assert evil not in page
         assert html.escape(evil) in page or "&lt;script&gt;" in page
+
+    run(scenario())
+
+
+def test_an_answer_stands_beside_the_example_and_a_key_in_the_command_where_one_is_needed(
+    run: Run, make_door: MakeDoor
+) -> None:
+    def curl(page: bytes) -> str:
+        return page.decode().partition('id="curl"')[2].partition("</pre>")[0]
+
+    async def scenario() -> None:
+        live = make_door().live
+        label, scores = np.array(["no"], object), np.array([[0.8, 0.123456789]], np.float32)
+        answers = {"label": label, "probabilities": scores}
+        page = docs_page(msgspec.structs.replace(live, answers=answers))
+        assert "0.123457" in html.unescape(page.decode())
+        assert "Bearer clk_…" not in curl(page)
+        assert "Bearer clk_…" in curl(docs_page(msgspec.structs.replace(live, keys_required=True)))
+
+    run(scenario())
+
+
+def test_a_browser_is_led_from_the_root_to_the_page(run: Run, make_door: MakeDoor) -> None:
+    async def scenario() -> None:
+        door = make_door()
+        led = await door.call("GET", "/", headers={"accept": "text/html,*/*"})
+        assert (led.status, led.headers["location"]) == (307, "/docs")
+        other = await door.call("GET", "/", headers={"accept": "*/*"})
+        assert (other.status, other.json()["code"], other.json()["hint"]) == (404, "CL-E304", "see /docs")
 
     run(scenario())

@@ -32,6 +32,10 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     #: A few real rows that the model was packed with.
     examples: Columns
+    #: What the model answered to these rows, where that is known.
+    answers: Columns | None = None
+    #: Whether callers need a key.
+    keys_required: bool = False
     #: Whether the worker answers now.
     is_ready: Callable[[], bool]
 

@@ -5,7 +5,9 @@ const status = document.getElementById("status");
 const curl = document.getElementById("curl");
 const path = form.dataset.path;
 const quoted = "'" + curl.dataset.body.replaceAll("'", "'\\''") + "'";
-curl.textContent = `curl -X POST ${location.origin}${path} -H 'content-type: application/json' -d ${quoted}`;
+const keyed = "keyed" in curl.dataset ? " -H 'authorization: Bearer clk_…'" : "";
+curl.textContent = `curl -s ${location.origin}${path} -H 'content-type: application/json'${keyed} -d ${quoted}`;
+for (const place of document.querySelectorAll(".origin")) place.textContent = location.origin;
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
