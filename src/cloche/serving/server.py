@@ -78,7 +78,7 @@ class Connection(HttpToolsProtocol):
         self.flow = _Flow(transport, self.pipeline)
         self._since = time.monotonic()
         if len(self.connections) > MOST_CONNECTIONS:
-            self._refuse(503, "CL-E601", "too many connections")
+            self._refuse(503, "CL-E601", "too many connections; try again in 1 s")
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -96,6 +96,12 @@ class Connection(HttpToolsProtocol):
         elif self._came - self._body > FRAMING_BYTES:
             self._refuse(431, "CL-E117", "what stands around the body is larger than 1 MiB")
 
+    def on_message_begin(self) -> None:
+        # uvicorn's scope is made once it is known that ASGI carries the request
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self.transport.is_closing():  # what was said behind the last request that is answered
@@ -111,6 +117,10 @@ class Connection(HttpToolsProtocol):
         if len(self.url) > URL_BYTES:
             self._refuse(414, "CL-E117", "the path is longer than 8 KiB")
         if not self._refused and not self._begin_exchange():
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expects
+            self.headers += headers
             super().on_headers_complete()
 
     def _begin_exchange(self) -> bool:
