@@ -12,6 +12,23 @@ from cloche.core.units import format_duration, format_size
 _SEEN_WIDTH = 60
 #: The farthest columns of a comparison; the rest is in `--json`.
 _SHIFTS = 10
+#: The words for what is measured.
+_NAMES = {
+    "size_bytes": "size",
+    "memory_bytes": "memory",
+    "load_s": "load",
+    "row_p50_s": "one row, p50",
+    "row_p99_s": "one row, p99",
+    "rows_per_s": "rows/s in bulk",
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "r2": "R²",
+    "mae": "MAE",
+    "rmse": "RMSE",
+}
+#: What depends on the machine and the moment, and how much of it then says nothing.
+_TIMINGS = {"load_s", "row_p50_s", "row_p99_s", "rows_per_s"}
+_NOISE = 0.3
 
 
 def describe(what: Manifest) -> dict[str, str]:
@@ -40,19 +57,25 @@ def signature_table(signature: Signature) -> list[str]:
 
 
 def difference(found: BundleDiff) -> list[str]:
-    """What changed, a line each; one line when nothing did."""
+    """What changed, a line each; one line when nothing did. What is equal to three digits is not shown."""
     if found.same:
         return [f"{found.before} and {found.after} are the same bundle"]
     numbers = [
-        [kind, name, _number(name, before), _number(name, after), _change(before, after)]
+        [kind, _NAMES.get(name, name), _number(name, before), _number(name, after), _change(name, before, after)]
         for kind, measured in (("quality", found.quality), ("cost", found.costs))
         for name, (before, after) in measured.items()
+        if _differs(before, after)
     ]
     numbers += [
-        ["profile", shift.column, "", "", f"moved {shift.distance:.3f}"] for shift in found.profile[:_SHIFTS]
+        ["profile", shift.column, "", "", f"moved {shift.distance:.3f}"]
+        for shift in found.profile[:_SHIFTS]
+        if round(shift.distance, 3)
     ]
     signature = [f"signature: {change}" for change in found.signature] or ["signature: the same"]
-    return [*signature, *found.other, "", *table(["", "WHAT", found.before, found.after, "CHANGE"], numbers)]
+    if found.quality and not any(row[0] == "quality" for row in numbers):
+        signature.append("quality: the same to three digits")
+    shown = ["", *table(["", "WHAT", found.before, found.after, "CHANGE"], numbers)] if numbers else []
+    return [*signature, *found.other, *shown]
 
 
 def _costs(cost: Measured) -> dict[str, str]:
@@ -88,7 +111,16 @@ def _number(name: str, value: float | None) -> str:
     return f"{value:,.0f}" if name.endswith("per_s") else f"{value:.4g}"
 
 
-def _change(before: float | None, after: float | None) -> str:
+def _differs(before: float | None, after: float | None) -> bool:
+    """Whether they differ in what a reader takes in: three digits."""
+    if before is None or after is None:
+        return before is not after
+    return f"{before:.3g}" != f"{after:.3g}"
+
+
+def _change(name: str, before: float | None, after: float | None) -> str:
     if before is None or after is None or not before:
         return ""
-    return f"{(after - before) / abs(before):+.1%}"
+    change = (after - before) / abs(before)
+    noisy = name in _TIMINGS and abs(change) <= _NOISE
+    return f"{change:+.1%}{'  within noise' if noisy else ''}"

@@ -13,6 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from tests.unit.cli.conftest import Cloche
 
 from cloche.app.local import pack
+from cloche.bundle.diff import BundleDiff, Shift
+from cloche.cli.portrait import difference
 
 
 def make_rows(n: int, seed: int) -> tuple[pd.DataFrame, pd.Series]:
@@ -134,9 +136,44 @@ def test_versions_are_compared_by_signature_quality_and_costs(shop: Cloche) -> N
     out = shop("diff", "shop:1", "shop:2").out
     assert out.startswith("signature: the same\n")
     kinds = {line.split()[0] for line in out.splitlines() if line}
-    assert {"quality", "cost", "profile"} <= kinds
+    assert {"cost", "profile"} <= kinds
+    assert "quality" in out
     assert shop("diff", "shop:1", "shop:1").out == "shop:1 and shop:1 are the same bundle\n"
     assert shop("diff", "shop:1", "shop:2", "--json").json["diff"]["same"] is False
+
+
+def compared(**costs: tuple[float | None, float | None]) -> list[str]:
+    shifts = (
+        Shift(column="age", distance=0.2, missing=(0.0, 0.0)),
+        Shift(column="same", distance=0.0004, missing=(0.0, 0.0)),
+    )
+    found = BundleDiff(
+        before="a:1",
+        after="a:2",
+        same=False,
+        signature=(),
+        quality={"accuracy": (0.91234, 0.91239), "roc_auc": (0.8, 0.9)},
+        profile=shifts,
+        costs=costs,
+        other=(),
+    )
+    return [" ".join(line.split()) for line in difference(found)]
+
+
+def test_a_comparison_shows_what_differs_in_three_digits_by_names_for_people() -> None:
+    lines = compared(size_bytes=(1_000.0, 2_000.0), memory_bytes=(1e6, 1e6))
+    assert lines[3:] == [
+        "quality ROC AUC 0.8 0.9 +12.5%",
+        "cost size 1.0 kB 2.0 kB +100.0%",
+        "profile age moved 0.200",
+    ]
+
+
+@pytest.mark.parametrize(("after", "noise"), [(1.25e-3, True), (0.75e-3, True), (1.4e-3, False)])
+def test_a_timing_that_moved_a_little_is_noise(after: float, noise: bool) -> None:
+    (line,) = (line for line in compared(row_p50_s=(1e-3, after)) if "p50" in line)
+    assert line.startswith("cost one row, p50 ")
+    assert line.endswith("within noise") is noise
 
 
 def test_a_bundle_goes_to_a_folder_that_learns_to_trust_its_signer(shop: Cloche, tmp_path: Path) -> None:
