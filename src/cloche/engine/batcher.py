@@ -39,14 +39,27 @@ class Recorder(Protocol):
     def executing(self, active: bool) -> None: ...
 
 
+class Receiver(Protocol):
+    """A Receiver hears what became of a request, in the event loop: a future, or what needs no turn of the loop
+    between hearing and answering."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Answer, /) -> None: ...
+    def set_exception(self, exception: ClocheError, /) -> None: ...
+    def add_done_callback(self, callback: Callable[..., object], /) -> None: ...
+
+
 class Waiting(msgspec.Struct, gc=False):
     """Waiting is one request in the queue; `followers` asked for the same rows while it was in flight."""
 
     prepared: Prepared
     since: float
     deadline: float
-    future: asyncio.Future[Answer]
-    followers: list[asyncio.Future[Answer]] | None = None
+    receiver: Receiver
+    followers: list[Receiver] | None = None
     #: Its turn comes although the cost line says that it can't make it: see Batcher._is_probe.
     is_probe: bool = False
     #: A timer ends it at its deadline.
@@ -54,7 +67,7 @@ class Waiting(msgspec.Struct, gc=False):
 
     def is_wanted(self) -> bool:
         """Whether anyone still waits for the answer."""
-        return not self.future.done() or any(not one.done() for one in self.followers or ())
+        return not self.receiver.done() or any(not one.done() for one in self.followers or ())
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -120,9 +133,9 @@ def plan(waiting: deque[Waiting], now: float, cost: CostLine, batch_s: float, in
 class Batcher:
     """A Batcher holds the queue of one loaded version.
 
-    `submit` gives a future of the answer; it fails with BusyError (shed, CL-E601, or past the deadline,
-    CL-E602), ModelError, or InputError from a runtime that refuses the rows. `batch_s` bounds how long one
-    batch may take, so that who comes next can still be answered in time.
+    `submit` gives a future of the answer, `put` tells a receiver; both fail with BusyError (shed, CL-E601, or
+    past the deadline, CL-E602), ModelError, or InputError from a runtime that refuses the rows. `batch_s` bounds
+    how long one batch may take, so that who comes next can still be answered in time.
     """
 
     def __init__(
@@ -157,12 +170,17 @@ class Batcher:
     def submit(self, prepared: Prepared, deadline: float, now: float) -> asyncio.Future[Answer]:
         """Queue one request; `deadline` and `now` are readings of the clock (time.monotonic)."""
         future: asyncio.Future[Answer] = self._loop.create_future()
+        self.put(prepared, deadline, now, future)
+        return future
+
+    def put(self, prepared: Prepared, deadline: float, now: float, receiver: Receiver) -> None:
+        """`submit` for who wants to be told at once; raises BusyError CL-E601 itself when it is shed here."""
         if prepared.key is not None:
             leader = self._in_flight.get(prepared.key)
             if leader is not None and leader.is_wanted():
-                self._follow(leader, future, deadline, now)
-                return future
-        waiting = Waiting(prepared, now, deadline, future)
+                self._follow(leader, receiver, deadline, now)
+                return
+        waiting = Waiting(prepared, now, deadline, receiver)
         self._admit(waiting, now)
         if prepared.key is not None:
             self._in_flight[prepared.key] = waiting
@@ -173,20 +191,19 @@ class Batcher:
             self._loop.call_soon(self._flush)
         if not self.is_inline(prepared.rows):
             self._time(waiting, now)
-        return future
 
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _follow(self, leader: Waiting, future: asyncio.Future[Answer], deadline: float, now: float) -> None:
+    def _follow(self, leader: Waiting, receiver: Receiver, deadline: float, now: float) -> None:
         if leader.followers is None:
             leader.followers = []
-        leader.followers.append(future)
+        leader.followers.append(receiver)
         if deadline > leader.deadline:
             self._time(leader, now)  # it runs for those who have longer, and still answers the first in time
             leader.deadline = deadline
-        self._expire_at(future, deadline, now)
+        self._expire_at(receiver, deadline, now)
 
     def _admit(self, waiting: Waiting, now: float) -> None:
         start = max(now, self._busy_until)
@@ -210,16 +227,16 @@ class Batcher:
     def _time(self, waiting: Waiting, now: float) -> None:
         if not waiting.is_timed:
             waiting.is_timed = True
-            self._expire_at(waiting.future, waiting.deadline, now)
+            self._expire_at(waiting.receiver, waiting.deadline, now)
 
-    def _expire_at(self, future: asyncio.Future[Answer], deadline: float, now: float) -> None:
-        timer = self._loop.call_later(max(0.0, deadline - now), self._expire, future)
-        future.add_done_callback(lambda _: timer.cancel())
+    def _expire_at(self, receiver: Receiver, deadline: float, now: float) -> None:
+        timer = self._loop.call_later(max(0.0, deadline - now), self._expire, receiver)
+        receiver.add_done_callback(lambda _: timer.cancel())
 
-    def _expire(self, future: asyncio.Future[Answer]) -> None:
-        if not future.done():
+    def _expire(self, receiver: Receiver) -> None:
+        if not receiver.done():
             self._recorder.shed("deadline")
-            future.set_exception(_too_late())
+            receiver.set_exception(_too_late())
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -324,13 +341,13 @@ class Batcher:
         key = waiting.prepared.key
         if key is not None and self._in_flight.get(key) is waiting:
             del self._in_flight[key]
-        for future in (waiting.future, *(waiting.followers or ())):
-            if future.done():
+        for receiver in (waiting.receiver, *(waiting.followers or ())):
+            if receiver.done():
                 continue
             if isinstance(outcome, ClocheError):
-                future.set_exception(outcome)
+                receiver.set_exception(outcome)
             else:
-                future.set_result(outcome)
+                receiver.set_result(outcome)
 
 
 def _split(outputs: Columns, batch: list[Prepared]) -> list[Columns | ClocheError]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from cloche.core.errors import ClocheError
 from cloche.engine.batcher import Answer as Outcome
 from cloche.serving.predictions import GONE, Asked, Predictions
 from cloche.serving.protocols.base import Answer, Dialect
@@ -23,6 +24,7 @@ LARGEST = 64 * 1024
 class Exchange:
     """An Exchange is one request and its answer on a connection that has no other under way.
 
+    It is the Batcher's Receiver, so that the answer is written in the turn of the loop in which the batch ends.
     To uvicorn's protocol it looks like a cycle of its own (`body`, `more_body`, `response_complete`,
     `disconnected`, `keep_alive`, `message_event`), so that requests behind it wait, and drain and loss of the
     connection reach it.
@@ -30,10 +32,10 @@ class Exchange:
 
     __slots__ = (
         "_asked",
-        "_future",
         "_on_response",
         "_predictions",
         "_state",
+        "_then",
         "_transport",
         "body",
         "keep_alive",
@@ -58,7 +60,8 @@ class Exchange:
         self._state = state
         self._transport = transport
         self._on_response = on_response
-        self._future: asyncio.Future[Outcome] | None = None
+        self._asked: Asked | None = None
+        self._then: Callable[..., object] | None = None
 
     @property
     def message_event(self) -> Exchange:
@@ -74,38 +77,42 @@ class Exchange:
     @disconnected.setter
     def disconnected(self, gone: bool) -> None:
         # the caller went away: what it asked for need not run
-        if self._future is not None:
-            self._future.cancel()
+        if self._asked is not None and not self.response_complete:
+            self._end(self._asked, GONE)
 
     def run(self, dialect: Dialect, headers: Mapping[bytes, bytes], query: bytes) -> None:
         """The body is whole: ask, and write the answer when it is there."""
         self.more_body = False
-        asked = self._predictions.begin(dialect, headers)
+        asked = self._asked = self._predictions.begin(dialect, headers)
         try:
             self._predictions.admit(asked, query)
-            future = self._predictions.submit(asked, bytes(self.body))
+            self._predictions.put(asked, bytes(self.body), self)
         except Exception as error:  # noqa: BLE001 - the edge of the process: a bug is one caller's 500
             self._write(asked, self._predictions.refuse(asked, error))
-            return
-        self._asked = asked
-        self._future = future
-        future.add_done_callback(self._done)
 
-    def _done(self, future: asyncio.Future[Outcome]) -> None:
+    def done(self) -> bool:
+        return self.response_complete
+
+    def add_done_callback(self, callback: Callable[..., object], /) -> None:
+        self._then = callback
+
+    def set_result(self, result: Outcome, /) -> None:
         asked = self._asked
-        if future.cancelled() or self._transport.is_closing():
-            if not future.cancelled():
-                future.exception()  # seen, so that asyncio does not log it as forgotten
-            self.response_complete = True
-            self._predictions.finish(asked, GONE)
-            return
+        assert asked is not None
         try:
-            answer = self._predictions.answer(asked, future.result())
+            answer = self._predictions.answer(asked, result)
         except Exception as error:  # noqa: BLE001 - the edge of the process, as above
             answer = self._predictions.refuse(asked, error)
         self._write(asked, answer)
 
+    def set_exception(self, exception: ClocheError, /) -> None:
+        assert self._asked is not None
+        self._write(self._asked, self._predictions.refuse(self._asked, exception))
+
     def _write(self, asked: Asked, answer: Answer) -> None:
+        if self._transport.is_closing():
+            self._end(asked, GONE)
+            return
         parts = [STATUS_LINE[answer.status], self._state.date_line]
         for name, value in answer.headers:
             parts += (name, b": ", value, b"\r\n")
@@ -114,8 +121,13 @@ class Exchange:
             parts.append(b"connection: close\r\n")
         parts += (b"\r\n", answer.body)
         self._transport.write(b"".join(parts))
-        self.response_complete = True
+        self._end(asked, answer.status)
         if not self.keep_alive:
             self._transport.close()
-        self._predictions.finish(asked, answer.status)
         self._on_response()
+
+    def _end(self, asked: Asked, status: int) -> None:
+        self.response_complete = True
+        self._predictions.finish(asked, status)
+        if self._then is not None:
+            self._then(self)

@@ -18,7 +18,7 @@ from cloche.core.errors import ClocheError, InputError, ModelError, NotFoundErro
 from cloche.core.ids import PredictionIds
 from cloche.core.units import parse_duration
 from cloche.engine.batcher import Answer as Outcome
-from cloche.engine.batcher import Batcher
+from cloche.engine.batcher import Batcher, Receiver
 from cloche.engine.engine import Engine, Prepared
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.serving.guard import Guard
@@ -64,7 +64,7 @@ class Asked(msgspec.Struct, gc=False):
 class Predictions:
     """Predictions answers the paths that take rows, for one deployment.
 
-    A carrier calls `begin`, `admit` (before it reads the body), `submit`, awaits the future, then `answer`, or
+    A carrier calls `begin`, `admit` (before it reads the body), `submit` or `put`, with the outcome `answer`, or
     `refuse` with whatever any of them raised, and at the very end `finish`.
     """
 
@@ -98,7 +98,13 @@ class Predictions:
             asked.deadline = asked.start + _deadline(given)
 
     def submit(self, asked: Asked, body: bytes) -> asyncio.Future[Outcome]:
-        """Decode, validate and queue; the future is done already where the cache knows the answer."""
+        """`put` with a future, for who awaits the outcome."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.put(asked, body, future)
+        return future
+
+    def put(self, asked: Asked, body: bytes, receiver: Receiver) -> None:
+        """Decode, validate and queue; the receiver hears at once where the cache knows the answer."""
         deployment = self.deployment
         columns, asked.wants = asked.dialect.decode(body, asked.headers)
         prepared = asked.prepared = deployment.engine.prepare(columns)
@@ -107,10 +113,9 @@ class Predictions:
         if prepared.key is not None:
             deployment.counters.cache(prepared.cached is not None)
             if prepared.cached is not None:
-                known: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-                known.set_result((prepared.cached, _CACHED, _CACHED))
-                return known
-        return deployment.batcher.submit(prepared, asked.deadline, self._clock())
+                receiver.set_result((prepared.cached, _CACHED, _CACHED))
+                return
+        deployment.batcher.put(prepared, asked.deadline, self._clock(), receiver)
 
     def answer(self, asked: Asked, outcome: Outcome) -> Answer:
         """The wire form of an outcome, with every header but those of the connection."""
