@@ -133,12 +133,12 @@ class Connection(HttpToolsProtocol):
         headers = dict(self.headers)
         if int(headers.get(b"content-length", LARGEST + 1)) > min(LARGEST, self.max_body):
             return False
+        # HTTP/1.0 is kept alive on request only, and then wants to be told so: uvicorn's way is to close it
+        keeps = self.parser.should_keep_alive()
+        if b"connection" in headers and self.parser.get_http_version() == "1.0":
+            keeps = False
         exchange = Exchange(
-            self.predictions,
-            self.worker_state,
-            self.transport,
-            self._on_exchanged,
-            keep_alive=self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0",
+            self.predictions, self.worker_state, self.transport, self._on_exchanged, keep_alive=keeps
         )
         self._asked = (dialect, headers, query)
         self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is a cycle of its own
