@@ -83,6 +83,7 @@ def start_host(
     digest: str,
     *,
     timeout_s: float = LOAD_TIMEOUT_S,
+    output: int | None = None,
 ) -> LocalHost:
     """A host that has loaded `entry` (`code/sentiment.py:Sentiment`) from `files` and serves.
 
@@ -102,7 +103,7 @@ def start_host(
         # -P: the current folder is no place to import from
         argv = [sys.executable, "-P", "-m", "cloche.app.host", "--alone", str(theirs.fileno())]
         process = subprocess.Popen(
-            argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+            argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=output, start_new_session=True
         )
     host = LocalHost(path, process, leash)
     try:

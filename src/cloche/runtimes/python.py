@@ -66,7 +66,11 @@ class PythonRuntime:
             return cls(signature, place)
         file, _ = split_entry(spec.entry)
         files = {name: read(name) for name in (file, *(name for name in spec.files if name != file))}
-        runtime = cls(signature, place, lambda: start_host(spec.entry, signature, files, place.digest))
+        runtime = cls(
+            signature,
+            place,
+            lambda: start_host(spec.entry, signature, files, place.digest, output=place.output),
+        )
         runtime._revive()
         return runtime
 
