@@ -35,19 +35,37 @@ def assess(
     label, value = signature.output("label"), signature.output("value")
     if task == "classification" and label is not None and outputs["label"].ndim == 1:
         return _assess_classes(label, outputs, labels)
+    if task == "other" and value is not None and len(signature.outputs) == 1 and outputs["value"].ndim == 1:
+        # A class that gives a plain list of labels.
+        return _assess_plain(value, outputs["value"], labels), None
     if task == "regression" and value is not None and outputs["value"].ndim == 1:
         return _assess_numbers(outputs["value"].astype(np.float64), labels)
     return None, None
 
 
+def _assess_plain(value: Field, answers: Array, labels: Array) -> dict[str, float] | None:
+    """Metrics of an output that holds labels, where `labels` are of its type; None otherwise."""
+    texts = all(isinstance(each, str) for each in labels.tolist())
+    same = texts if value.datatype == "BYTES" else labels.dtype.kind in "iub" and answers.dtype.kind in "iub"
+    return _assess_classes(value, {"label": answers}, labels)[0] if same else None
+
+
 def check_labels(y: Any, rows: int) -> Array:
     """The labels as an array, one a row and none missing; ConfigError CL-E204 otherwise."""
+    if isinstance(y, str):
+        raise ConfigError(
+            f"the labels are the text {y!r}, and they are values, one a row",
+            code="CL-E204",
+            hint=f"give the column itself: y=X[{y!r}]",
+        )
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape[:1] != (rows,):
         raise ConfigError(
-            f"there are {labels.shape[0] if labels.ndim else 'no'} labels for {rows} rows", code="CL-E204"
+            f"there are {labels.shape[0] if labels.ndim else 'no'} labels for {rows} rows",
+            code="CL-E204",
+            hint="X and y must be the same rows: pass both halves of one split, such as X_test and y_test",
         )
     if labels.dtype == object:
         # A missing value of pandas is neither equal to itself nor not.

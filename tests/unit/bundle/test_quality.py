@@ -21,7 +21,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from cloche.bundle.quality import MAX_KNOTS, assess, calibrate, roc_auc
+from cloche.bundle.quality import MAX_KNOTS, assess, calibrate, check_labels, roc_auc
 from cloche.core.errors import ConfigError
 from cloche.core.signature import Array, Columns, Field, Signature
 
@@ -209,3 +209,20 @@ def test_more_blocks_than_knots_are_merged() -> None:
     knots, shares = calibrate(scores, hits)
     assert 100 <= len(knots) <= MAX_KNOTS
     np.testing.assert_allclose(np.interp(scores, knots, shares), scores, atol=0.01)
+
+
+def test_the_name_of_a_column_is_no_label() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_labels("target", 3)
+    assert caught.value.hint == "give the column itself: y=X['target']"
+    with pytest.raises(ConfigError, match="2 labels for 3 rows") as caught:
+        check_labels([1, 2], 3)
+    assert "same rows" in (caught.value.hint or "")
+
+
+def test_a_plain_list_of_labels_is_measured_where_the_labels_are_of_its_type() -> None:
+    signature = Signature(inputs=(), outputs=(Field(name="value", datatype="BYTES", shape=(-1,)),))
+    outputs = {"value": np.array(["good", "bad", "bad"], dtype=object)}
+    quality, _ = assess("other", signature, outputs, ["good", "bad", "good"])
+    assert quality is not None and quality["accuracy"] == pytest.approx(2 / 3)
+    assert assess("other", signature, outputs, [1, 2, 3]) == (None, None)
