@@ -25,11 +25,20 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     atol: float
 
 
-def compare(reference: Columns, answers: Columns, *, rtol: float, atol: float) -> Parity:
+def compare(
+    reference: Columns,
+    answers: Columns,
+    *,
+    rtol: float,
+    atol: float,
+    inputs: Columns | None = None,
+    trees: bool = False,
+) -> Parity:
     """The Parity of `answers` with `reference`, which have the same outputs and rows.
 
     Floats must be within atol + rtol * |reference|, with NaN and infinities in the same places; everything
-    else must be equal. Raises ConversionError (CL-E801) that names rows, the distance and a likely reason.
+    else must be equal. Raises ConversionError (CL-E801) that names rows, the distance and a likely reason,
+    for which it helps to know the `inputs` of these rows, and whether the model has `trees`.
     """
     rows = count_rows(reference)
     wrong = {name for name in reference if name not in answers}
@@ -45,7 +54,7 @@ def compare(reference: Columns, answers: Columns, *, rtol: float, atol: float) -
             )
         differs, difference = _differences(expected, found, rtol, atol)
         if differs.any():
-            raise _mismatch(name, expected, found, differs, difference)
+            raise _mismatch(name, expected, found, differs, difference, inputs, trees)
         largest = max(largest, difference)
     return Parity(rows=rows, max_difference=largest, rtol=rtol, atol=atol)
 
@@ -64,7 +73,15 @@ def _differences(expected: Array, found: Array, rtol: float, atol: float) -> tup
     return differs, distance
 
 
-def _mismatch(name: str, expected: Array, found: Array, differs: Mask, distance: float) -> ConversionError:
+def _mismatch(
+    name: str,
+    expected: Array,
+    found: Array,
+    differs: Mask,
+    distance: float,
+    inputs: Columns | None,
+    trees: bool,
+) -> ConversionError:
     rows = np.flatnonzero(differs)
     shown = ", ".join(str(row) for row in rows[:NAMED]) + (", …" if len(rows) > NAMED else "")
     first = int(rows[0])
@@ -74,7 +91,7 @@ def _mismatch(name: str, expected: Array, found: Array, differs: Mask, distance:
         f"{name} differs on {len(rows)} of {len(expected)} rows (row {shown}){far}: "
         f"row {first} was {_show(expected[first])} and is {_show(found[first])}",
         code="CL-E801",
-        hint=_reason(expected, found, differs, numbers=numbers),
+        hint=_reason(expected, found, differs, numbers, inputs, trees),
         details=[
             {"row": int(row), "output": name, "expected": _show(expected[row]), "found": _show(found[row])}
             for row in rows[:NAMED]
@@ -82,21 +99,33 @@ def _mismatch(name: str, expected: Array, found: Array, differs: Mask, distance:
     )
 
 
-def _reason(expected: Array, found: Array, differs: Mask, *, numbers: bool) -> str:
+def _reason(
+    expected: Array, found: Array, differs: Mask, numbers: bool, inputs: Columns | None, trees: bool
+) -> str:
     share = float(differs.mean())
     if numbers and not np.array_equal(np.isnan(expected), np.isnan(found.astype(np.float64))):
         return "a missing value is handled differently; impute missing values in the pipeline, before the model"
     if share > 0.5:
         return "most rows differ, so a step is converted wrongly; pack the model as a Python class instead"
-    if share < 0.05:
+    if inputs is not None and (name := _missing_string(inputs, differs)) is not None:
         return (
-            "few rows differ: they lie at a split point or a tie, where float32 and float64 decide differently; "
-            "fit on float32 rows, or pack the model as a Python class"
+            f"the rows that differ have a missing string in {name!r}: scikit-learn tells None (a category of its "
+            "own) from NaN (missing); use one of them throughout, and fit again"
         )
-    return (
-        "the rows that differ may hold missing or rare values, which a step treats differently; "
-        "pack the model as a Python class instead"
-    )
+    if trees and share < 0.05:
+        return (
+            "few rows differ, so they may lie at a split point of a tree, where float32 and float64 decide "
+            "differently; fit on float32 rows, or pack the model as a Python class"
+        )
+    return "a step treats these rows differently as ONNX; pack the model as a Python class instead"
+
+
+def _missing_string(inputs: Columns, differs: Mask) -> str | None:
+    """The column of strings in which every row that differs has nothing, if there is one."""
+    for name, column in inputs.items():
+        if column.dtype == object and all(value is None for value in column[: len(differs)][differs].flat):
+            return name
+    return None
 
 
 def _show(value: object) -> str:

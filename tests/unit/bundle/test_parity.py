@@ -39,7 +39,7 @@ def test_a_mismatch_names_the_rows_and_how_far() -> None:
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        (np.where(np.arange(100) == 7, 1.0, 0.0), "split point or a tie"),
+        (np.where(np.arange(100) == 7, 1.0, 0.0), "a step treats these rows differently"),
         (np.ones(100), "converted wrongly"),
         (np.where(np.arange(100) == 7, np.nan, 0.0), "missing value is handled differently"),
     ],
@@ -55,3 +55,18 @@ def test_shapes_and_names_must_fit() -> None:
         compare({"value": np.zeros(2)}, {"value": np.zeros((2, 1))}, **TOLERANCE)
     with pytest.raises(ConversionError, match="does not answer value"):
         compare({"value": np.zeros(2)}, {}, **TOLERANCE)
+
+
+def test_split_points_are_spoken_of_for_trees_only() -> None:
+    answers = {"value": np.where(np.arange(100) == 7, 1.0, 0.0)}
+    with pytest.raises(ConversionError) as caught:
+        compare({"value": np.zeros(100)}, answers, **TOLERANCE, trees=True)
+    assert "split point" in (caught.value.hint or "")
+
+
+def test_missing_strings_in_all_rows_that_differ_are_the_reason() -> None:
+    port = np.array(["S", None, "C", None], dtype=object)
+    answers = {"value": np.array([0.0, 1.0, 0.0, 1.0])}
+    with pytest.raises(ConversionError) as caught:
+        compare({"value": np.zeros(4)}, answers, **TOLERANCE, inputs={"port": port}, trees=True)
+    assert "'port'" in (caught.value.hint or "") and "tells None" in (caught.value.hint or "")

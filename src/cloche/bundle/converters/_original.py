@@ -65,6 +65,13 @@ def given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fie
     columns = to_columns(rows)
     if not count_rows(columns):
         raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
+    if names and _is_array(columns) and not is_frame(rows):
+        raise InputError(
+            "the model was fitted on a frame with named columns, and these rows are an array without names",
+            code="CL-E104",
+            hint=f"give the frame: pandas.DataFrame(X, columns=[{', '.join(map(repr, names[:6]))}"
+            f"{', …' if len(names) > 6 else ''}])",
+        )
     native = columns["x"] if isinstance(rows, Mapping) and _is_array(columns) else rows
     if is_frame(rows) or not _is_array(columns):
         missing = [name for name in names if name not in columns]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import sklearn
 from onnx import ModelProto
+from onnx.helper import make_attribute
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import (
     DoubleTensorType,
@@ -19,6 +20,7 @@ from skl2onnx.common.data_types import (
 from sklearn.base import is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from sklearn.utils.validation import check_is_fitted
 
 from cloche.bundle.converters import _encoders, _graph, _trees
@@ -33,13 +35,19 @@ from cloche.bundle.converters._original import (
 from cloche.bundle.converters._prepare import describe, parts, prepare
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.parity import compare
+from cloche.bundle.rows import to_columns
 from cloche.core.errors import ConversionError, ModelError
-from cloche.core.signature import Field, Signature
+from cloche.core.signature import Columns, Field, Signature
 from cloche.runtimes.base import RuntimeSpec
 from cloche.runtimes.onnx import DATATYPES, OnnxRuntime, first_line, open_session
 
+#: A message with another project's address sends people where nobody can help them.
+_URL = re.compile(r"\s*(?:See|Please|at|on|to)?\s*https?://\S+")
+
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 MODEL_FILE = "model/model.onnx"
+#: Upper and lower case of all of Unicode; plain C knows ASCII only.
+LOCALE = "C.UTF-8"
 
 
 class Way(NamedTuple):
@@ -70,9 +78,15 @@ def convert(model: Any, rows: object | None, options: ConvertOptions) -> Convert
         files={MODEL_FILE: data},
         columns=None if rows is None else columns,
         reference=None if rows is None else original.reference,
+        unused=_unused(rows, columns),
         original_bytes=pickled_size(model),
         original_row_s=row_s,
     )
+
+
+def _unused(rows: object | None, columns: Columns) -> tuple[str, ...]:
+    given = [] if rows is None else to_columns(rows)
+    return tuple(name for name in given if name not in columns)
 
 
 def _check_kind(model: Any) -> None:
@@ -155,8 +169,18 @@ def _convert_one(original: Original, way: Way) -> ModelProto:
     boolean = original.reference[outputs[0]].dtype.kind == "b"
     _graph.set_outputs(model, sources, boolean=boolean)
     _graph.rename(model, [field.name for field in fields], outputs)
+    _set_locale(model)
     _graph.strip(model)
     return model
+
+
+def _set_locale(model: ModelProto) -> None:
+    """Text steps in a locale that every machine has: the default is en_US.UTF-8, which images often lack."""
+    for node in model.graph.node:
+        if node.op_type == "StringNormalizer":
+            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, make_attribute("locale", LOCALE)])
 
 
 def _convert_proto(model: Any, initial: list[tuple[str, Any]]) -> ModelProto:
@@ -178,10 +202,16 @@ def _convert_proto(model: Any, initial: list[tuple[str, Any]]) -> ModelProto:
 
 
 def _explain(reason: Exception) -> str:
+    if "Failed to construct locale" in str(reason):
+        return f"a text step changes case, which needs the locale {LOCALE}, and this machine has none of that name"
     unknown = re.search(r"<class '[\w.]*?(\w+)'>", str(reason))
     if unknown and ("shape calculator" in str(reason) or "converter" in str(reason)):
-        return f"skl2onnx knows no {unknown[1]}"
-    return first_line(reason)
+        return f"{unknown[1]} has no counterpart in ONNX that is known here"
+    return _URL.sub("", first_line(reason)).strip()
+
+
+def _has_encoder(model: Any) -> bool:
+    return any(isinstance(part, (OneHotEncoder, OrdinalEncoder)) for part in parts(model))
 
 
 def _prove(original: Original, model: ModelProto, options: ConvertOptions) -> Signature:
@@ -196,7 +226,14 @@ def _prove(original: Original, model: ModelProto, options: ConvertOptions) -> Si
     _graph.set_output_types(model, datatypes, [["n", *field.shape[1:]] for field in outputs])
     signature = Signature(inputs=original.fields, outputs=outputs)
     runtime = OnnxRuntime(session, signature)
-    compare(original.reference, runtime.run(original.columns), rtol=options.rtol, atol=options.atol)
+    compare(
+        original.reference,
+        runtime.run(original.columns),
+        rtol=options.rtol,
+        atol=options.atol,
+        inputs=original.columns,
+        trees=any(hasattr(part, "tree_") or "Hist" in type(part).__name__ for part in parts(original.model)),
+    )
     if original.unseen is not None:
         rows, expected = original.unseen
         try:
@@ -205,6 +242,7 @@ def _prove(original: Original, model: ModelProto, options: ConvertOptions) -> Si
             raise ConversionError(
                 f"strings that were never seen are answered otherwise: {error.message}",
                 code="CL-E801",
-                hint="set handle_unknown of the encoders, or pack a Python class with `load` and `predict`",
+                hint=("set handle_unknown of the encoders, or " if _has_encoder(original.model) else "")
+                + "pack a Python class with `load` and `predict`",
             ) from error
     return signature

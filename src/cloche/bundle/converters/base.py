@@ -38,6 +38,8 @@ class Converted(msgspec.Struct, kw_only=True):
     #: What the original answered on the first PROOF_ROWS of them; None where the file is its own original.
     reference: Columns | None
     requirements: tuple[str, ...] = ()
+    #: Names of given columns that the model does not take.
+    unused: tuple[str, ...] = ()
     #: The size before: of the model as a pickle, or of the file.
     original_bytes: int = 0
     #: Median seconds of one row in the original.

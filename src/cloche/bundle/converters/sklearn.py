@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from cloche.bundle.converters.base import Converted, ConvertOptions, load_heavy
 from cloche.core.errors import MissingExtraError
@@ -20,10 +21,24 @@ class SklearnConverter:
         return any(parent.__module__.partition(".")[0] == "sklearn" for parent in type(model).__mro__)
 
     def convert(self, model: object, rows: object | None, options: ConvertOptions) -> Converted:
+        check_packages()
         check_protobuf()
         heavy = load_heavy("cloche.bundle.converters._skl2onnx", "a scikit-learn model", "sklearn")
         converted: Converted = heavy.convert(model, rows, options)
         return converted
+
+
+#: One command puts right whatever is missing or too new.
+_HINT = 'pip install "cloche[sklearn]"'
+
+
+def check_packages(needed: tuple[str, ...] = ("skl2onnx", "onnx")) -> None:
+    """Raises MissingExtraError that names every package that is not there."""
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"packing a scikit-learn model needs {' and '.join(missing)}", code="CL-E701", hint=_HINT
+        )
 
 
 def check_protobuf(found: str | None = None) -> None:
@@ -33,6 +48,4 @@ def check_protobuf(found: str | None = None) -> None:
     except PackageNotFoundError:
         return
     if int(found.partition(".")[0]) >= 7:
-        raise MissingExtraError(
-            f"skl2onnx does not work with protobuf {found}", code="CL-E701", hint='pip install "protobuf<7"'
-        )
+        raise MissingExtraError(f"skl2onnx does not work with protobuf {found}", code="CL-E701", hint=_HINT)

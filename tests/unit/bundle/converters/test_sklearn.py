@@ -35,7 +35,7 @@ from sklearn.svm import SVC, SVR, LinearSVC
 from tests.conformance.models import mixed_pipeline, passengers
 
 from cloche.bundle.converters.base import Converted, ConvertOptions
-from cloche.bundle.converters.sklearn import SklearnConverter, check_protobuf
+from cloche.bundle.converters.sklearn import SklearnConverter, check_packages, check_protobuf
 from cloche.core.errors import ConversionError, InputError, MissingExtraError
 from cloche.runtimes.base import RuntimePlace, load_runtime
 
@@ -207,8 +207,18 @@ def test_training_leftovers_are_stripped() -> None:
 
 REFUSED = {
     "a clusterer": (KMeans(2, n_init=1), X3, None, "neither a classifier nor a regressor"),
-    "isotonic": (IsotonicRegression(), X3[:, 0].reshape(-1, 1), X3[:, 0], "knows no IsotonicRegression"),
-    "a changed target": (TransformedTargetRegressor(Ridge()), X3, X3[:, 0], "knows no TransformedTargetRegressor"),
+    "isotonic": (
+        IsotonicRegression(),
+        X3[:, 0].reshape(-1, 1),
+        X3[:, 0],
+        "IsotonicRegression has no counterpart in ONNX",
+    ),
+    "a changed target": (
+        TransformedTargetRegressor(Ridge()),
+        X3,
+        X3[:, 0],
+        "TransformedTargetRegressor has no counterpart in ONNX",
+    ),
     "a threshold": (
         FixedThresholdClassifier(GaussianNB(), threshold=0.9),
         X3,
@@ -260,6 +270,19 @@ def test_rows_that_the_model_itself_refuses_are_named_as_such() -> None:
         convert(mixed_pipeline(LogisticRegression()).fit(FRAME, ANSWER), FRAME.drop(columns="port"))
 
 
+def test_an_array_for_a_model_that_knows_names_is_told_how_to_be_a_frame() -> None:
+    frame = pd.DataFrame(X3, columns=["a", "b", "c", "d"])
+    with pytest.raises(InputError, match="fitted on a frame") as caught:
+        convert(LogisticRegression().fit(frame, Y3), X3)
+    assert "columns=['a', 'b', 'c', 'd']" in (caught.value.hint or "")
+
+
+def test_columns_that_the_model_does_not_use_are_told() -> None:
+    frame = pd.DataFrame(X3, columns=["a", "b", "c", "d"])
+    converted = convert(LogisticRegression().fit(frame, Y3), frame.assign(extra=1))
+    assert converted.unused == ("extra",)
+
+
 def test_a_model_that_is_not_fitted_is_refused() -> None:
     with pytest.raises(ConversionError, match="LogisticRegression is not fitted"):
         convert(LogisticRegression(), X3)
@@ -269,7 +292,24 @@ def test_the_wrong_protobuf_is_refused_before_it_fails() -> None:
     check_protobuf("6.33.6")
     with pytest.raises(MissingExtraError, match=r"protobuf 7\.0\.1") as caught:
         check_protobuf("7.0.1")
-    assert caught.value.hint == 'pip install "protobuf<7"'
+    assert caught.value.hint == 'pip install "cloche[sklearn]"'
+
+
+def test_every_missing_package_is_named_with_the_one_command_that_brings_it() -> None:
+    check_packages()
+    with pytest.raises(MissingExtraError, match="needs no_such_a and no_such_b") as caught:
+        check_packages(("no_such_a", "onnx", "no_such_b"))
+    assert caught.value.hint == 'pip install "cloche[sklearn]"'
+
+
+def test_text_is_lowered_in_a_locale_that_every_machine_has() -> None:
+    frame = pd.DataFrame({"text": ["Café ÀGED good", "BAD ünder", "good Good", "bad ÉTÉ"] * 10})
+    labels = [1, 0, 1, 0] * 10
+    steps = ColumnTransformer([("text", TfidfVectorizer(token_pattern="[a-zA-Z]+"), "text")])
+    converted = convert(make_pipeline(steps, LogisticRegression()).fit(frame, labels), frame)
+    nodes = onnx.load_from_string(converted.files[MODEL]).graph.node
+    locales = [each.s for node in nodes for each in node.attribute if each.name == "locale"]
+    assert locales and set(locales) == {b"C.UTF-8"}
 
 
 def test_looking_at_a_model_imports_no_framework() -> None:
