@@ -8,6 +8,7 @@ from pathlib import Path
 from cloche.app.loaded import Loaded
 from cloche.app.project import Project, open_project
 from cloche.bundle.bundle import Bundle
+from cloche.bundle.converters._source import list_classes
 from cloche.bundle.converters.base import Converted, ConvertOptions, find_converter
 from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.lineage import trace
@@ -121,6 +122,14 @@ def _convert(model: object, X: object | None, options: ConvertOptions, *, trust_
         model = Path(model)
     if isinstance(model, Path) and ".py:" not in model.name and not model.exists():
         raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
+    if isinstance(model, Path) and model.suffix == ".py":
+        there = list_classes(model)
+        raise ConfigError(
+            f"{model} is a file of code, and a class in it is packed",
+            code="CL-E205",
+            hint=f"write {model}:{there[0] if there else 'Class'}"
+            + (f"; its classes are {', '.join(there)}" if len(there) > 1 else ""),
+        )
     if isinstance(model, Path) and is_pickle(model):
         return convert_pickle(model, X, options, trusted=trust_pickle)
     return find_converter(model).convert(model, X, options)

@@ -118,7 +118,8 @@ class Bundle:
 
 def _proof(what: Manifest) -> list[str]:
     """What packing found out, in words: parity, speed, quality, and what whoever uses it should know."""
-    found = [] if what.parity is None else [f"same answers on {what.parity.rows:,} rows"]
+    same = "answers through its own process equal" if what.runtime.kind == "python" else "same answers"
+    found = [] if what.parity is None else [f"{same} on {what.parity.rows:,} rows"]
     if what.measured is not None:
         found.append(f"{format_duration(what.measured.row_p50_s)} a row")
     found += [f"{name} {value:.4g}" for name, value in list((what.quality or {}).items())[:1]]

@@ -16,6 +16,7 @@ from cloche.bundle.card import make_card
 from cloche.bundle.converters.base import Converted
 from cloche.bundle.folder import list_files, write_folder
 from cloche.bundle.golden import Golden, encode_golden
+from cloche.bundle.hush import kept_aside
 from cloche.bundle.manifest import FORMAT, GoldenFacts, Lineage, Manifest, Measured, ParityFacts
 from cloche.bundle.measure import BULK_ROWS, Load, choose_threads, measure
 from cloche.bundle.parity import compare
@@ -27,13 +28,17 @@ from cloche.bundle.sbom import make_sbom
 from cloche.bundle.sign import Signer
 from cloche.core.errors import ConfigError, ConversionError, ModelError
 from cloche.core.reference import check_name
-from cloche.core.signature import Columns, count_rows, join_rows, take_rows
+from cloche.core.signature import Columns, Signature, count_rows, join_rows, take_rows
 from cloche.runtimes.base import Runtime, RuntimePlace, RuntimeSpec, load_runtime
 
 #: Drawn where no rows were given.
 _DRAWN_ROWS = 256
 #: Examples that are also run alone.
 _ALONE_ROWS = 16
+#: A call with thousands of rows may take a slow model minutes.
+_CALL_TIMEOUT_S = 600.0
+#: Below this what the rows say is chance.
+_FEW_ROWS = 30
 _NO_ROWS = "packed without rows: inputs were drawn, there is no profile and no baseline quality"
 _NO_QUALITY = "labels were given, but there is no baseline quality for outputs of this kind"
 _NO_LABELS = "packed without labels: there is no baseline quality"
@@ -69,9 +74,25 @@ def build(
     for labels that don't fit), ConversionError when the bundle does not answer as the original, ModelError.
     """
     options = options or PackOptions()
-    tell = progress or _silent
     _check(converted, name, y, options)
-    load = _loader(converted)
+    with kept_aside() as output:
+        manifest, files = _describe(converted, name, y, lineage, options, progress or _silent, output)
+    if progress is not None:
+        progress("sealing")
+    return write_folder(folder, manifest, files, signer)
+
+
+def _describe(
+    converted: Converted,
+    name: str,
+    y: Any,
+    lineage: Lineage,
+    options: PackOptions,
+    tell: Callable[[str], None],
+    output: int,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest and the files; a host of the model's prints to the file descriptor `output`."""
+    load = _loader(converted, output)
     given = converted.columns
     columns = draw_rows(converted.signature, _DRAWN_ROWS) if given is None else given
 
@@ -108,13 +129,12 @@ def build(
         measured=measured,
         lineage=lineage,
         licence=options.licence,
-        notes=_notes(given, y, quality, proof.outputs),
+        notes=_notes(given, y, quality, proof.outputs, converted.signature, converted.unused),
         files=(),
     )
     files[CARD] = make_card(manifest, options.about).encode()
     files[SBOM] = make_sbom(manifest, list_files(converted.files))
-    tell("sealing")
-    return write_folder(folder, manifest, files, signer)
+    return manifest, files
 
 
 def _check(converted: Converted, name: str, y: Any, options: PackOptions) -> None:
@@ -133,11 +153,11 @@ def _check(converted: Converted, name: str, y: Any, options: PackOptions) -> Non
         )
 
 
-def _loader(converted: Converted) -> Load:
+def _loader(converted: Converted, output: int) -> Load:
     files = converted.files
 
     def load(spec: RuntimeSpec, *, bulk: bool) -> Runtime:
-        place = RuntimePlace(digest="0" * 64, bulk=bulk)
+        place = RuntimePlace(digest="0" * 64, bulk=bulk, timeout_s=_CALL_TIMEOUT_S, output=output)
         return load_runtime(spec, converted.signature, files.__getitem__, place)
 
     return load
@@ -230,8 +250,28 @@ def _check_alone(runtime: Runtime, golden: Golden) -> None:
         )
 
 
+def _never_known(signature: Signature, y: Any) -> list[str]:
+    """The labels that are none of the model's classes, as far as these are known."""
+    label = signature.output("label")
+    if label is None or label.classes is None or label.datatype.startswith("FP"):
+        return []
+    known = {str(name) for name in label.classes}
+    found = {
+        str(int(each)) if isinstance(each, float) and each.is_integer() else str(each)
+        for each in np.asarray(y).ravel().tolist()
+    }
+    if label.datatype == "BOOL" or len(found & known) == 0:
+        return []  # other names for the same classes, perhaps
+    return sorted(found - known)
+
+
 def _notes(
-    given: Columns | None, y: Any, quality: Mapping[str, float] | None, outputs: Columns
+    given: Columns | None,
+    y: Any,
+    quality: Mapping[str, float] | None,
+    outputs: Columns,
+    signature: Signature,
+    unused: tuple[str, ...],
 ) -> tuple[str, ...]:
     notes = []
     if given is None:
@@ -240,6 +280,13 @@ def _notes(
         notes.append(_NO_LABELS)
     elif quality is None:
         notes.append(_NO_QUALITY)
+    if given is not None and count_rows(given) < _FEW_ROWS:
+        notes.append(f"only {count_rows(given)} rows were given: quality, ranges and categories mean little")
+    if y is not None and (strangers := _never_known(signature, y)):
+        shown = ", ".join(strangers[:5]) + (", …" if len(strangers) > 5 else "")
+        notes.append(f"the labels hold classes that the model never learnt: {shown}")
+    if unused:
+        notes.append(f"columns that the model does not use were left out: {', '.join(unused)}")
     odd = np.zeros(count_rows(outputs), dtype=bool)
     for output in outputs.values():
         if output.dtype.kind == "f":

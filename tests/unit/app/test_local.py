@@ -243,3 +243,20 @@ def test_the_settings_may_allow_code(folder: Path, sentiment: type) -> None:
     (folder / "cloche.toml").write_text("version = 1\n[serve]\nallow_code = true\n")
     with cloche.load("sentiment") as loaded:
         assert loaded.predict([{"text": "good"}]).tolist() == [1.0]
+
+
+def test_a_file_of_code_is_told_which_classes_it_has(tmp_path: Path) -> None:
+    file = tmp_path / "two.py"
+    file.write_text("class A: ...\nclass B: ...\n")
+    with pytest.raises(ConfigError) as caught:
+        cloche.pack(file, name="two")
+    assert caught.value.hint == f"write {file}:A; its classes are A, B"
+
+
+def test_what_the_rows_leave_open_is_noted(toy: Path) -> None:
+    model, frame, y = toy_classifier()
+    few = frame.head(20).assign(unused=1)
+    notes = cloche.pack(model, few, [*y[:19], "stranger"], name="few").manifest.notes
+    assert any("only 20 rows" in note for note in notes)
+    assert any("never learnt: stranger" in note for note in notes)
+    assert any("left out: unused" in note for note in notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from pathlib import Path
@@ -75,12 +76,26 @@ def _import_source(text: str) -> Source:
     entry = f"{file.relative_to(root).as_posix()}:{name}"
     try:
         return Source(import_class(root, entry), root, file)
-    except ClocheError:
-        raise
+    except ClocheError as error:
+        there = list_classes(file)
+        if name in there or not there:
+            raise
+        raise ConfigError(
+            f"{path} holds no class {name!r}", code=error.code, hint=f"its classes are {', '.join(there)}"
+        ) from error
     except Exception as error:  # the file's own code: it may raise anything
         raise ConfigError(
             f"{path} can't be imported: {describe(error)}", hint="mend it, or install what it imports"
         ) from error
+
+
+def list_classes(file: Path) -> list[str]:
+    """The classes at the top level of a file, which is read but not run; none where it does not parse."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
 
 
 def _root(file: Path) -> Path:

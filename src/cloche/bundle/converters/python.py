@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import statistics
 import time
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ import numpy as np
 from cloche.bundle.converters._annotations import Column, read_column, read_outputs
 from cloche.bundle.converters._source import find_source, read_files
 from cloche.bundle.converters.base import PROOF_ROWS, Converted, ConvertOptions
+from cloche.bundle.hush import hush
 from cloche.bundle.rows import datatype_of, draw_rows, is_frame, to_columns
 from cloche.core.errors import ClocheError, ConfigError, ConversionError, ModelError
 from cloche.core.signature import NUMPY_TYPES, Array, Columns, Field, Signature, count_rows, take_rows
@@ -24,7 +27,12 @@ from cloche.runtimes.requirements import check_requirements
 
 #: Drawn to see what `predict` gives back, where neither annotations nor rows say.
 _DRAWN_ROWS = 8
+#: The original is given rows for about so long, and so many at least.
+_PROOF_S = 20.0
+_LEAST_PROOF_ROWS = 64
 _TIMED_CALLS = 50
+#: Lines of a traceback that are shown, the last ones.
+_MOST_FRAMES = 5
 _TIMED_S = 0.5
 #: A label with more values than this has no classes.
 _MAX_CLASSES = 1_000
@@ -139,16 +147,30 @@ def _fit_input(name: str, said: Column, column: Array, where: str) -> Field:
 
 def _load(model: type) -> ModelClass:
     try:
-        return ModelClass(model)
+        with hush():
+            return ModelClass(model)
     except ClocheError:
         raise
     except Exception as error:  # the model's own code: it may raise anything
         raise ConversionError(
-            f"{model.__name__} did not load here: {describe(error)}",
+            f"{model.__name__} did not load here: {describe(error)}{_own_lines(error, model)}",
             hint='a file beside the class is Path(__file__).with_name("weights.bin"), here and where it is served'
             if isinstance(error, OSError)
             else None,
         ) from error
+
+
+def _own_lines(error: BaseException, model: type) -> str:
+    """The traceback from the class's own file on, without our frames; "" where it has none."""
+    try:
+        file = inspect.getfile(model)
+    except (TypeError, OSError):
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    first = next((place for place, frame in enumerate(frames) if frame.filename == file), len(frames))
+    return "".join(
+        f"\n  {Path(f.filename).name}, line {f.lineno}: {f.line}" for f in frames[first:][-_MOST_FRAMES:]
+    )
 
 
 def _outputs(
@@ -159,8 +181,7 @@ def _outputs(
     if columns is None and said is not None:
         return said, None
     rows = columns or draw_rows(Signature(inputs=inputs, outputs=()), _DRAWN_ROWS)
-    rows = take_rows(rows, 0, PROOF_ROWS)
-    answer = _answer(loaded, rows, "rows drawn at random" if columns is None else "the rows")
+    answer = _answer_within(loaded, rows, "rows drawn at random" if columns is None else "the rows")
     try:
         fields = _found(answer) if said is None else _shaped(said, answer)
         reference = to_outputs(answer, Signature(inputs=inputs, outputs=fields))
@@ -171,11 +192,26 @@ def _outputs(
     return tuple(_with_classes(field, reference) for field in fields), reference
 
 
+def _answer_within(loaded: ModelClass, rows: Columns, what: str, budget_s: float = _PROOF_S) -> Columns:
+    """The answers to the first PROOF_ROWS, or to as many as a slow class affords in about `budget_s`."""
+    start = time.perf_counter()
+    few = _answer(loaded, take_rows(rows, 0, _LEAST_PROOF_ROWS), what)
+    row_s = (time.perf_counter() - start) / _LEAST_PROOF_ROWS
+    affordable = PROOF_ROWS if row_s * PROOF_ROWS <= budget_s else int(budget_s / row_s)
+    if count_rows(rows) <= _LEAST_PROOF_ROWS or affordable <= _LEAST_PROOF_ROWS:
+        return few
+    return _answer(loaded, take_rows(rows, 0, affordable), what)
+
+
 def _answer(loaded: ModelClass, rows: Columns, what: str) -> Columns:
     try:
-        return loaded.answer(rows)
+        with hush():
+            return loaded.answer(rows)
     except ModelError as error:
-        raise ConversionError(error.message, hint="columns come in, and as many rows go out") from error
+        raise ConversionError(
+            error.message,
+            hint=f"columns of {count_rows(rows)} rows came in: as many must go out, one answer for each row",
+        ) from error
     except Exception as error:  # the model's own code: it may raise anything
         raise ConversionError(f"{loaded.name}.predict failed on {what}: {describe(error)}") from error
 

@@ -144,7 +144,7 @@ def test_rows_must_be_the_models(tmp_path: Path) -> None:
     path = save(tmp_path)
     with pytest.raises(InputError, match="the rows lack x"):
         convert(path, {"a": [1.0], "b": [2.0]})
-    with pytest.raises(InputError, match="is object, and the model takes FP32"):
+    with pytest.raises(InputError, match="`x` is 'a' in row 0"):
         convert(path, [["a", "b", "c"]])
     with pytest.raises(NotFoundError):
         convert(tmp_path / "none.onnx")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 
 from cloche.bundle.converters.base import PROOF_ROWS, Converted, ConvertOptions
-from cloche.bundle.converters.python import PythonConverter
+from cloche.bundle.converters.python import PythonConverter, _answer_within
 from cloche.core.errors import (
     ClocheError,
     ConfigError,
@@ -25,6 +26,7 @@ from cloche.core.errors import (
 )
 from cloche.core.signature import Field, count_rows
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.model_class import ModelClass
 
 Write = Callable[..., Any]
 
@@ -487,3 +489,19 @@ def test_a_requirement_that_is_not_installed_is_an_error_before_anything_runs(wr
 @pytest.mark.parametrize("model", [3, "fraud", Path("model.onnx"), object(), [], None])
 def test_other_models_are_left_to_other_converters(model: object) -> None:
     assert not PythonConverter().accepts(model)
+
+
+def test_a_slow_class_is_proven_on_fewer_rows_and_a_fast_one_on_all() -> None:
+    loaded = ModelClass(Slow)
+    rows = {"a": np.arange(400)}
+    assert len(_answer_within(loaded, rows, "the rows")["value"]) == 400
+    found = len(_answer_within(loaded, rows, "the rows", budget_s=0.1)["value"])
+    assert 64 <= found < 150
+
+
+class Slow:
+    def load(self) -> None: ...
+
+    def predict(self, a: list[int]) -> list[int]:
+        time.sleep(0.001 * len(a))
+        return a
