@@ -365,7 +365,7 @@ def _overloaded(beyond_s: float) -> BusyError:
     return BusyError(
         "the model is overloaded: this request could not have been answered in time",
         code="CL-E601",
-        hint="try again after Retry-After",
+        hint="send less, or start more workers",
         retry_after_s=max(1.0, beyond_s),
     )
 

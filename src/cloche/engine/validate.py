@@ -57,14 +57,14 @@ def refuse(problems: list[Problem], where: str | None = None) -> InputError:
 
 
 def describe(field: Field) -> str:
-    """What a field takes, in words."""
+    """What a field takes, in words; a range that was only seen is told as such, since it is no limit."""
     words = {"BOOL": "true or false", "BYTES": "a string"}
     text = words.get(field.datatype) or ("a number" if field.datatype in FLOATS else "a whole number")
     if field.categories:
         shown = ", ".join(field.categories[:8])
         text = f"one of {shown}{', …' if len(field.categories) > 8 else ''}"
     elif field.minimum is not None and field.maximum is not None:
-        text += f" from {field.minimum:g} to {field.maximum:g}"
+        text += f" ({field.minimum:g} to {field.maximum:g} were seen)"
     if len(field.shape) > 1:
         text = f"an array of shape {list(field.shape[1:])}, each {text}"
     return text + (" or null" if field.missing else "")

@@ -8,9 +8,9 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cloche.core.signature import FLOATS, INTEGERS, Field
+from cloche.engine.validate import describe
 from cloche.serving.protocols.base import Live
 from cloche.serving.protocols.schema import as_json, example_row
-from cloche.serving.protocols.words import takes
 
 
 def docs_page(live: Live) -> bytes:
@@ -39,7 +39,7 @@ def docs_page(live: Live) -> bytes:
 
 
 def _row(field: Field) -> dict[str, Any]:
-    told = takes(field)
+    told = describe(field)
     if field.classes is not None:
         told = f"{'probability of each of' if len(field.shape) == 2 else 'one of'} {', '.join(field.classes)}"
     return {

@@ -149,7 +149,7 @@ def test_one_bound_alone_is_a_bound() -> None:
 
 
 def test_a_field_is_described_in_words() -> None:
-    assert describe(AGE) == "a number from 0 to 100"
+    assert describe(AGE) == "a number (0 to 100 were seen)"
     assert describe(PAY) == "a number or null"
     assert describe(JOB) == "one of cook, nurse"
     assert describe(POINT) == "an array of shape [2], each a number"

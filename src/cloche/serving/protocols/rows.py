@@ -11,7 +11,7 @@ import numpy as np
 
 from cloche.core.errors import InputError
 from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature
-from cloche.engine.validate import MOST_PROBLEMS, Problem, refuse
+from cloche.engine.validate import MOST_PROBLEMS, Problem, describe, refuse
 from cloche.serving.protocols import words
 from cloche.serving.protocols.base import MOST_ELEMENTS
 
@@ -108,7 +108,7 @@ class RowReader:
         for field in self._signature.inputs:
             if field.name not in row:
                 message = f"input `{field.name}` is missing from row {number}"
-                problems.append(Problem("CL-E104", message, field.name, number, words.takes(field)))
+                problems.append(Problem("CL-E104", message, field.name, number, describe(field)))
             else:
                 problem = _type_problem(field, self._types[field.name], row[field.name], number)
                 if problem is not None:
@@ -225,7 +225,7 @@ def _type_problem(field: Field, python_type: Any, value: Any, row: int) -> Probl
         msgspec.convert(_whole(value, len(field.shape) - 1) if field.datatype in INTEGERS else value, python_type)
     except msgspec.ValidationError as error:
         if value is None:
-            expected = f"{words.takes(field)}; pack with rows that have gaps to allow it"
+            expected = f"{describe(field)}; pack with rows that have gaps to allow it"
             return Problem("CL-E106", f"input `{field.name}` of row {row} is null", field.name, row, expected)
         code = "CL-E110" if "length" in str(error) else "CL-E105"
         message = f"input `{field.name}` of row {row} is {_kind(value)}"
@@ -235,7 +235,7 @@ def _type_problem(field: Field, python_type: Any, value: Any, row: int) -> Probl
             message += f": {words.plain(error)}"
         elif _kind(value) == "a number":
             message = f"input `{field.name}` of row {row} is {_odd_number(field, value)}"
-        return Problem(code, message, field.name, row, words.takes(field))
+        return Problem(code, message, field.name, row, describe(field))
     return None
 
 

@@ -1,15 +1,10 @@
-"""What callers are told in plain words: misspelt names, bodies that are not JSON, types, what an input takes."""
+"""What callers are told in plain words: misspelt names, bodies that are not JSON, types."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Sequence
-
-import msgspec
-
-from cloche.core.signature import Field
-from cloche.engine.validate import describe
 
 #: Inputs that a hint lists.
 MOST_NAMES = 12
@@ -23,14 +18,6 @@ _TYPES = {
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
     "object": "an object", "null": "null",
 }  # fmt: skip
-
-
-def takes(field: Field) -> str:
-    """What a field takes; a range that was only seen is told as such, since it is no limit."""
-    if field.categories is not None or field.minimum is None or field.maximum is None:
-        return describe(field)
-    plain = describe(msgspec.structs.replace(field, minimum=None, maximum=None))
-    return f"{plain} ({field.minimum:g} to {field.maximum:g} were seen)"
 
 
 def listed(names: Sequence[str]) -> str:
