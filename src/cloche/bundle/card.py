@@ -70,8 +70,13 @@ def _proof(manifest: Manifest) -> list[str]:
     near = f"labels equal, numbers within {golden.atol:g} + {golden.rtol:g} of the value"
     words = [f"{golden.rows} golden examples are checked whenever it is loaded ({near})."]
     if manifest.parity is not None:
+        compared = (
+            "Its answers through a process of its own were compared with those of the class"
+            if manifest.runtime.kind == "python"
+            else "The conversion was compared with the original"
+        )
         words.append(
-            f"The conversion was compared with the original on {manifest.parity.rows:,} rows; the largest "
+            f"{compared} on {manifest.parity.rows:,} rows; the largest "
             f"difference of a number was {manifest.parity.max_difference:.2g}."
         )
     return words
