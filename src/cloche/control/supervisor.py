@@ -59,6 +59,7 @@ class Supervisor:
         self._write_note()
         announced = False
         try:
+            self._crew.turn(time.monotonic())
             while self._exit_code is None or not self._crew.is_empty():
                 self._slot.beat()
                 for key, _ in self._crew.selector.select(self._crew.patience_s(time.monotonic())):
