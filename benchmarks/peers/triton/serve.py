@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import joblib
@@ -27,7 +28,9 @@ if __name__ == "__main__":
     settings = TritonConfig(
         http_address="127.0.0.1", http_port=options.port, allow_grpc=False, allow_metrics=False, log_verbose=0
     )
-    with Triton(config=settings, workspace=str(options.model / "triton")) as triton:
+    # the workspace must be new at each start
+    place = tempfile.TemporaryDirectory()
+    with place, Triton(config=settings, workspace=f"{place.name}/triton") as triton:
         triton.bind(
             model_name="cancer",
             infer_func=predict,
