@@ -13,7 +13,14 @@ from cloche.core.errors import ClocheError, ConfigError, ConflictError, RefusedE
 
 _BACKLOG = 1024
 _SO_ATTACH_FILTER = 26  # Linux; the socket module doesn't name it
-_BPF_RETURN = 0x06
+#: Classic BPF over a TCP header: SYN without ACK is dropped, all else passes.
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # is it SYN alone?
+    (0x06, 0, 0, 0),  # yes: keep 0 bytes
+    (0x06, 0, 0, 0xFFFFFFFF),  # no: keep all
+)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -42,14 +49,15 @@ def shut(listener: socket.socket) -> None:
     """Let no new connection into the queue, and leave those in it to be accepted; then close our end.
 
     Closing alone would reset what came in between the workers' last look at the queue and their close. On
-    Linux a packet filter that passes nothing closes that gap; elsewhere the gap of microseconds stays.
+    Linux a packet filter closes that gap; elsewhere the gap of microseconds stays.
     """
     if sys.platform == "linux":
-        # one instruction of classic BPF: "keep 0 bytes of the packet"
-        program = array.array("B", struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+        # Only what asks for a new connection is dropped: one whose last handshake packet is under way gets in,
+        # for its client believes that it is connected.
+        program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
         with contextlib.suppress(OSError):
             listener.setsockopt(
-                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, program.buffer_info()[0])
+                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), program.buffer_info()[0])
             )
     listener.close()
 
