@@ -120,8 +120,8 @@ class Exchange:
             self.keep_alive = False
             parts.append(b"connection: close\r\n")
         parts += (b"\r\n", answer.body)
+        self._end(asked, answer.status)  # first, so that what a client has is counted, come what may
         self._transport.write(b"".join(parts))
-        self._end(asked, answer.status)
         if not self.keep_alive:
             self._transport.close()
         self._on_response()

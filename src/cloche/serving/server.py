@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from cloche.serving.exchange import LARGEST, Exchange
 from cloche.serving.http import App
+from cloche.serving.lookout import Lookout
 from cloche.serving.predictions import Predictions
 from cloche.serving.problems import refusal_body
 from cloche.serving.state import WorkerState
@@ -62,6 +63,7 @@ class Connection(HttpToolsProtocol):
 
     predictions: Predictions
     worker_state: WorkerState
+    lookout: Lookout
     max_body: int
     _came = 0  # bytes of the request that is being read
     _body = 0  # those of them that are its body
@@ -145,7 +147,8 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _on_exchanged(self) -> None:
-        self._idle_since = time.monotonic()
+        now = self._idle_since = time.monotonic()
+        self.lookout.answered(now)
         if self.pipeline or self._refused:
             self.on_response_complete()
 
@@ -259,6 +262,7 @@ class Server:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        self._lookout = Lookout(loop)
         self.tick()
         for listening in self._sockets:
             server = await loop.create_server(self._protocol, sock=listening, backlog=BACKLOG)
@@ -268,6 +272,7 @@ class Server:
         connection = Connection(self._config, self._state, {})
         connection.predictions = self._app.predictions
         connection.worker_state = self._worker_state
+        connection.lookout = self._lookout
         connection.max_body = self._app.max_body
         return connection
 
