@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from cloche.core.errors import ClocheError, InputError
 from cloche.core.signature import NUMPY_TYPES, Columns, Field
+from cloche.core.words import listed
 from cloche.engine.validate import Flag
 from cloche.serving.problems import headers_of, message_of, status_of
 from cloche.serving.protocols import tensors, words
@@ -145,7 +146,7 @@ class OipDialect:
         near = words.meant(name, [one for one in self._fields if one not in came])
         if near is not None:
             said += f"; did you mean `{near}` for `{name}`?"
-        return tensors.wrong(name[:60], said, f"one of the inputs: {words.listed(list(self._fields))}", "CL-E103")
+        return tensors.wrong(name[:60], said, f"one of the inputs: {listed(list(self._fields))}", "CL-E103")
 
     def _read_raw(self, body: memoryview) -> tuple[Columns, Wants]:
         """The raw form: the body is the one input's bytes, one row."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from cloche.core.errors import InputError
 from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature
+from cloche.core.words import listed
 from cloche.engine.validate import MOST_PROBLEMS, Problem, describe, refuse
 from cloche.serving.protocols import words
 from cloche.serving.protocols.base import MOST_ELEMENTS
@@ -114,7 +115,7 @@ class RowReader:
                 if problem is not None:
                     problems.append(problem)
         unknown = [name for name in row if name not in self._types][:MOST_PROBLEMS]
-        inputs = f"one of the inputs: {words.listed(list(self._types))}" if unknown else ""
+        inputs = f"one of the inputs: {listed(list(self._types))}" if unknown else ""
         asked: list[Problem] = []
         for name in unknown:
             shown = name if len(name) <= 60 else name[:59] + "…"

@@ -6,8 +6,6 @@ import difflib
 import re
 from collections.abc import Sequence
 
-#: Inputs that a hint lists.
-MOST_NAMES = 12
 #: Names that are compared to find what was meant; more would cost too much.
 _MOST_COMPARED = 500
 _AT = re.compile(r"\(byte (\d+)\)")
@@ -18,11 +16,6 @@ _TYPES = {
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
     "object": "an object", "null": "null",
 }  # fmt: skip
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of these names, with … where there are more."""
-    return ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
 
 
 def meant(given: str, names: Sequence[str]) -> str | None:
