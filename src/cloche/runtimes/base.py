@@ -17,6 +17,21 @@ Read = Callable[[str], bytes]
 GROUP = "cloche.runtimes"
 
 
+class StepSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A StepSpec is what is done before the graph: columns of text become tensors, as data in the bundle says."""
+
+    #: "terms" or "tokenizer".
+    kind: str
+    #: The bundle's file that describes it: `model/tokenizer.json`.
+    entry: str
+    #: Every file that it needs besides `entry`.
+    files: tuple[str, ...] = ()
+    #: The columns of the signature that it takes; all others go to the graph as they are.
+    inputs: tuple[str, ...]
+    #: The graph's inputs that it makes.
+    outputs: tuple[str, ...]
+
+
 class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A RuntimeSpec is how a bundle wants to be run; it stands in the manifest."""
 
@@ -26,6 +41,8 @@ class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True):
     entry: str
     #: Every file of the bundle that the runtime needs besides `entry`: the code and data of a Python class.
     files: tuple[str, ...] = ()
+    #: What turns text into the graph's tensors, where the model takes text.
+    step: StepSpec | None = None
     #: Threads for one row, as online requests have.
     threads: int = 1
     #: Threads for many rows.
