@@ -15,6 +15,9 @@ from cloche.runtimes.base import RuntimeSpec
 
 GROUP = "cloche.converters"
 
+#: Packages whose estimators are scikit-learn's as well.
+BOOSTERS = frozenset({"catboost", "lightgbm", "xgboost"})
+
 #: So many of the given rows prove a conversion.
 PROOF_ROWS = 2_000
 
@@ -90,6 +93,17 @@ def find_converter(model: object) -> Converter:
         code="CL-E205",
         hint="pack a fitted scikit-learn model, an .onnx file or a Python class with `load` and `predict`",
     )
+
+
+def is_from(model: object, package: str) -> bool:
+    """Whether an object's class or one of its parents comes from this package; imports nothing to find out.
+
+    A booster's estimators build on scikit-learn's, and are the booster's all the same.
+    """
+    if isinstance(model, type):
+        return False
+    roots = {parent.__module__.partition(".")[0] for parent in type(model).__mro__}
+    return package in roots and not (package == "sklearn" and roots & BOOSTERS)
 
 
 def load_heavy(module: str, what: str, extra: str) -> Any:
