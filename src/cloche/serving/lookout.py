@@ -11,7 +11,7 @@ import time
 
 #: So long after an answer the next request is looked for.
 LOOK_S = 200e-6
-#: After a look in vain, so many answers go by until the next.
+#: After two looks in vain, so many answers go by until the next.
 VAIN = 32
 
 
@@ -22,20 +22,25 @@ class Lookout:
     What it can waste is `LOOK_S` every `VAIN` answers.
     """
 
-    __slots__ = ("_answers", "_loop", "_skip", "_until", "is_looking")
+    __slots__ = ("_answers", "_loop", "_misses", "_skip", "_until", "is_looking")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.is_looking = False
         self._answers = 0  # in this turn of the loop
         self._until = 0.0
+        self._misses = 0  # looks in vain since the last that paid
         self._skip = 0
 
     def answered(self, now: float) -> None:
         """An answer was written at `now`, a reading of time.monotonic."""
         if self.is_looking:
             self._answers += 1
-            self._until = now + LOOK_S if self._answers == 1 else 0.0
+            if self._answers == 1:
+                self._misses = 0
+                self._until = now + LOOK_S
+            else:
+                self._until = 0.0
         elif self._skip:
             self._skip -= 1
         else:
@@ -50,4 +55,5 @@ class Lookout:
             self._loop.call_soon(self._look)  # a loop that has something to do does not sleep
         else:
             self.is_looking = False
-            self._skip = VAIN
+            self._misses += 1
+            self._skip = VAIN if self._misses > 1 else 0

@@ -42,16 +42,31 @@ def test_an_answer_in_time_prolongs_it() -> None:
     asyncio.run(scenario())
 
 
-def test_after_a_look_in_vain_many_answers_go_by_without_one() -> None:
+def test_after_two_looks_in_vain_many_answers_go_by_without_one() -> None:
     async def scenario() -> None:
         lookout = Lookout(asyncio.get_running_loop())
-        lookout.answered(time.monotonic())
-        await until_asleep(lookout)
+        for _ in range(2):
+            lookout.answered(time.monotonic())
+            assert lookout.is_looking
+            await until_asleep(lookout)
         for _ in range(VAIN):
             lookout.answered(time.monotonic())
             assert not lookout.is_looking
         lookout.answered(time.monotonic())
         assert lookout.is_looking
+
+    asyncio.run(scenario())
+
+
+def test_one_that_pays_makes_good_for_one_in_vain() -> None:
+    async def scenario() -> None:
+        lookout = Lookout(asyncio.get_running_loop())
+        for _ in range(3):
+            lookout.answered(time.monotonic())
+            assert lookout.is_looking
+            await asyncio.sleep(0)
+            lookout.answered(time.monotonic())
+            await until_asleep(lookout)
 
     asyncio.run(scenario())
 
