@@ -10,6 +10,7 @@ import cloche
 from cloche.core.errors import ClocheError
 
 PUBLIC = [
+    "AsyncClient",
     "Bundle",
     "BusyError",
     "Client",

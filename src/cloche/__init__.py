@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloche.app.local import Loaded, alias, load, pack
     from cloche.bundle.bundle import Bundle
-    from cloche.client import Client
+    from cloche.client import AsyncClient, Client
     from cloche.core.errors import (
         BusyError,
         ClocheError,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncClient": "cloche.client",
     "Bundle": "cloche.bundle.bundle",
     "Client": "cloche.client",
     "Loaded": "cloche.app.local",
@@ -50,6 +51,7 @@ _HOMES = {
 )
 
 __all__ = [
+    "AsyncClient",
     "Bundle",
     "BusyError",
     "Client",

@@ -16,10 +16,13 @@ A transport maps these to its own codes at its edge (`serving.problems`, `cli.ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from cloche.core.codes import CODES
+
+_ROW = re.compile(r"\brow (\d+)")
 
 
 class ClocheError(Exception):
@@ -78,6 +81,30 @@ class InputError(ClocheError):
 
     exit_code = 2
     default_code = "CL-E100"
+
+    def shifted(self, start: int) -> InputError:
+        """The same, its rows counted on from `start`: for rows that came in chunks."""
+        if start == 0:
+            return self
+        known = {detail["row"] for detail in self.details if isinstance(detail.get("row"), int)}
+
+        def move(text: str) -> str:
+            return _ROW.sub(lambda found: _moved(found, start, known), text)
+
+        details = [
+            {**detail, "row": detail["row"] + start, "message": move(str(detail.get("message", "")))}
+            if isinstance(detail.get("row"), int)
+            else detail
+            for detail in self.details
+        ]
+        where = None if self.where is None else move(self.where)
+        return InputError(move(self.message), code=self.code, where=where, hint=self.hint, details=details)
+
+
+def _moved(found: re.Match[str], start: int, known: Collection[int]) -> str:
+    """A row's number in a text, moved where it is one of those that are known (or none is)."""
+    number = int(found[1])
+    return f"row {number + start}" if not known or number in known else found[0]
 
 
 class ConfigError(ClocheError):

@@ -2,67 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from tests.unit.client.conftest import Serve
 
 import cloche
-
-Answer = tuple[int, dict[str, str], Any] | None
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    #: What to answer, one after the other, the last for ever; None breaks the connection.
-    answers: list[Answer]
-    seen: list[dict[str, Any]]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append({"path": self.path, "headers": dict(self.headers), "body": json.loads(body)})
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        answers = self.server.answers
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if answer is None:
-            # A reset, as from a process that was killed.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
-            self.connection.close()
-            return
-        status, headers, body = answer
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
 
 ONE = {
     "model": "fraud:4",
@@ -77,34 +25,17 @@ MANY = {
 }
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., _Server]]:
-    servers: list[_Server] = []
-
-    def start(*answers: Answer) -> _Server:
-        server = _Server(("127.0.0.1", 0), _Handler)
-        server.answers, server.seen = list(answers), []
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def test_one_row_gives_one_prediction_with_its_id_and_model(serve: Callable[..., _Server]) -> None:
+def test_one_row_gives_one_prediction_with_its_id_and_model(serve: Serve) -> None:
     server = serve((200, {}, ONE))
     with cloche.Client(server.url) as client:
         prediction = client.predict("fraud", {"age": 41, "plan": "pro"})
     assert prediction == {"label": "yes", "probabilities": {"yes": 0.9}}
     assert (prediction.id, prediction.model, prediction.flags) == ("a" * 24, "fraud:4", ())
     assert server.seen[0]["path"] == "/predict/fraud"
-    assert server.seen[0]["body"] == {"age": 41, "plan": "pro"}
+    assert server.seen[0]["json"] == {"age": 41, "plan": "pro"}
 
 
-def test_many_rows_give_as_many_predictions_each_with_its_own_id_and_flags(serve: Callable[..., _Server]) -> None:
+def test_many_rows_give_as_many_predictions_each_with_its_own_id_and_flags(serve: Serve) -> None:
     server = serve((200, {}, MANY))
     with cloche.Client(server.url) as client:
         first, second = client.predict("fraud", [{"age": 1}, {"age": 999}])
@@ -113,31 +44,31 @@ def test_many_rows_give_as_many_predictions_each_with_its_own_id_and_flags(serve
     assert (len(first.flags), second.flags[0]["field"]) == (0, "age")
 
 
-def test_a_data_frame_goes_as_its_rows_with_missing_values_as_null(serve: Callable[..., _Server]) -> None:
+def test_a_data_frame_goes_as_its_rows_with_missing_values_as_null(serve: Serve) -> None:
     server = serve((200, {}, MANY))
     frame = pd.DataFrame({"age": [41.0, np.nan], "plan": ["pro", None], "n": np.array([1, 2], dtype="int64")})
     with cloche.Client(server.url) as client:
         client.predict("fraud", frame)
-    assert server.seen[0]["body"] == {
+    assert server.seen[0]["json"] == {
         "rows": [{"age": 41.0, "plan": "pro", "n": 1}, {"age": None, "plan": None, "n": 2}]
     }
 
 
-def test_numpy_numbers_in_a_row_go_as_numbers(serve: Callable[..., _Server]) -> None:
+def test_numpy_numbers_in_a_row_go_as_numbers(serve: Serve) -> None:
     server = serve((200, {}, ONE))
     with cloche.Client(server.url) as client:
         client.predict("fraud", {"age": np.int64(41), "x": np.float32(0.5), "v": np.arange(3)})
-    assert server.seen[0]["body"] == {"age": 41, "x": 0.5, "v": [0, 1, 2]}
+    assert server.seen[0]["json"] == {"age": 41, "x": 0.5, "v": [0, 1, 2]}
 
 
-def test_what_is_no_rows_is_refused_before_it_is_sent(serve: Callable[..., _Server]) -> None:
+def test_what_is_no_rows_is_refused_before_it_is_sent(serve: Serve) -> None:
     server = serve((200, {}, ONE))
     with cloche.Client(server.url) as client, pytest.raises(cloche.ConfigError, match="from a str"):
         client.predict("fraud", "age=41")
     assert server.seen == []
 
 
-def test_key_version_and_deadline_travel_along(serve: Callable[..., _Server]) -> None:
+def test_key_version_and_deadline_travel_along(serve: Serve) -> None:
     server = serve((200, {}, ONE))
     with cloche.Client(server.url, key="clk_live_x") as client:
         client.predict("fraud", {}, version=3, deadline="80ms")
@@ -160,7 +91,7 @@ def test_key_version_and_deadline_travel_along(serve: Callable[..., _Server]) ->
     ],
 )
 def test_a_problem_is_raised_as_the_class_of_its_code(
-    serve: Callable[..., _Server], status: int, code: str, kind: type[cloche.ClocheError]
+    serve: Serve, status: int, code: str, kind: type[cloche.ClocheError]
 ) -> None:
     body = {
         "code": code,
@@ -170,7 +101,7 @@ def test_a_problem_is_raised_as_the_class_of_its_code(
         "errors": [{"row": 3, "field": "age"}],
     }
     server = serve((status, {"Retry-After": "7"}, body))
-    with cloche.Client(server.url) as client, pytest.raises(kind, match="what happened") as caught:
+    with cloche.Client(server.url, timeout="5s") as client, pytest.raises(kind, match="what happened") as caught:
         client.predict("fraud", {})
     assert (caught.value.code, caught.value.hint) == (code, "what to do")
     assert caught.value.details[0]["field"] == "age"
@@ -182,27 +113,27 @@ def test_a_problem_is_raised_as_the_class_of_its_code(
     ("status", "kind"), [(502, cloche.BusyError), (403, cloche.RefusedError), (418, cloche.ClocheError)]
 )
 def test_an_answer_that_is_not_ours_is_raised_by_its_status(
-    serve: Callable[..., _Server], status: int, kind: type[cloche.ClocheError]
+    serve: Serve, status: int, kind: type[cloche.ClocheError]
 ) -> None:
     server = serve((status, {}, "<html>a proxy</html>"))
     with cloche.Client(server.url) as client, pytest.raises(kind, match=str(status)):
         client.predict("fraud", {})
 
 
-def test_a_code_that_this_client_does_not_know_yet_is_raised_all_the_same(serve: Callable[..., _Server]) -> None:
+def test_a_code_that_this_client_does_not_know_yet_is_raised_all_the_same(serve: Serve) -> None:
     server = serve((422, {}, {"code": "CL-E198", "title": "new"}))
     with cloche.Client(server.url) as client, pytest.raises(cloche.InputError, match="new"):
         client.predict("fraud", {})
 
 
-def test_a_connection_that_breaks_before_the_answer_is_tried_once_more(serve: Callable[..., _Server]) -> None:
+def test_a_connection_that_breaks_before_the_answer_is_tried_once_more(serve: Serve) -> None:
     server = serve(None, (200, {}, ONE))
     with cloche.Client(server.url) as client:
         assert client.predict("fraud", {"age": 1})["label"] == "yes"
-    assert [seen["body"] for seen in server.seen] == [{"age": 1}, {"age": 1}]
+    assert [seen["json"] for seen in server.seen] == [{"age": 1}, {"age": 1}]
 
 
-def test_a_connection_that_breaks_twice_is_an_error(serve: Callable[..., _Server]) -> None:
+def test_a_connection_that_breaks_twice_is_an_error(serve: Serve) -> None:
     server = serve(None)
     with cloche.Client(server.url) as client, pytest.raises(cloche.BusyError) as caught:
         client.predict("fraud", {})
@@ -226,31 +157,31 @@ def test_an_answer_that_does_not_come_in_time_is_an_error_and_not_asked_for_agai
     assert caught.value.code == "CL-E602"
 
 
-def test_the_missing_value_of_pandas_goes_as_null(serve: Callable[..., _Server]) -> None:
+def test_the_missing_value_of_pandas_goes_as_null(serve: Serve) -> None:
     server = serve((200, {}, MANY))
     frame = pd.DataFrame({"n": pd.array([1, None], dtype="Int64"), "s": pd.array(["a", None], dtype="string")})
     with cloche.Client(server.url) as client:
         client.predict("fraud", frame)
-    assert server.seen[0]["body"] == {"rows": [{"n": 1, "s": "a"}, {"n": None, "s": None}]}
+    assert server.seen[0]["json"] == {"rows": [{"n": 1, "s": "a"}, {"n": None, "s": None}]}
 
 
-def test_a_value_that_json_has_no_word_for_is_refused(serve: Callable[..., _Server]) -> None:
+def test_a_value_that_json_has_no_word_for_is_refused(serve: Serve) -> None:
     with cloche.Client(serve((200, {}, ONE)).url) as client, pytest.raises(cloche.ConfigError, match="object"):
         client.predict("fraud", {"age": object()})
 
 
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False)])
-def test_ready_says_what_the_server_says(serve: Callable[..., _Server], status: int, ready: bool) -> None:
+def test_ready_says_what_the_server_says(serve: Serve, status: int, ready: bool) -> None:
     with cloche.Client(serve((status, {}, {})).url) as client:
         assert client.ready() is ready
 
 
-def test_the_key_does_not_show(serve: Callable[..., _Server]) -> None:
+def test_the_key_does_not_show(serve: Serve) -> None:
     with cloche.Client("http://127.0.0.1:1", key="clk_live_secret") as client:
         assert "secret" not in repr(client)
 
 
-def test_several_problems_are_listed_three_of_them_in_full(serve: Callable[..., _Server]) -> None:
+def test_several_problems_are_listed_three_of_them_in_full(serve: Serve) -> None:
     errors = [{"row": n, "field": "age", "message": f"`age` is bad in row {n}"} for n in range(5)]
     body = {"code": "CL-E105", "detail": "`age` is bad in row 0 (and 4 more)", "errors": errors}
     with cloche.Client(serve((422, {}, body)).url) as client, pytest.raises(cloche.InputError) as caught:
@@ -260,9 +191,12 @@ def test_several_problems_are_listed_three_of_them_in_full(serve: Callable[..., 
     assert "and 2 more" in str(caught.value)
 
 
-def test_when_to_come_back_stands_in_the_text(serve: Callable[..., _Server]) -> None:
+def test_when_to_come_back_stands_in_the_text(serve: Serve) -> None:
     server = serve((503, {"Retry-After": "7"}, "a proxy"))
-    with cloche.Client(server.url) as client, pytest.raises(cloche.BusyError, match="try again in 7 s"):
+    with (
+        cloche.Client(server.url, timeout="5s") as client,
+        pytest.raises(cloche.BusyError, match="try again in 7 s"),
+    ):
         client.predict("fraud", {})
 
 
@@ -279,7 +213,7 @@ def test_a_url_without_a_scheme_is_refused() -> None:
         cloche.Client("localhost:8080")
 
 
-def test_a_list_of_numbers_is_told_that_its_rows_are_no_mappings(serve: Callable[..., _Server]) -> None:
+def test_a_list_of_numbers_is_told_that_its_rows_are_no_mappings(serve: Serve) -> None:
     with (
         cloche.Client(serve((200, {}, ONE)).url) as client,
         pytest.raises(cloche.ConfigError, match="a row is a int, not a mapping"),
@@ -289,10 +223,52 @@ def test_a_list_of_numbers_is_told_that_its_rows_are_no_mappings(serve: Callable
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("value", [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-01-01").to_pydatetime()])
-def test_a_time_is_refused_with_its_column(serve: Callable[..., _Server], value: Any, many: bool) -> None:
+def test_a_time_is_refused_with_its_column(serve: Serve, value: Any, many: bool) -> None:
     rows: Any = pd.DataFrame({"since": [value]}) if many else {"since": value}
     with (
         cloche.Client(serve((200, {}, MANY)).url) as client,
         pytest.raises(cloche.ConfigError, match=r"`since` holds a .*, which can't be sent"),
     ):
         client.predict("fraud", rows)
+
+
+def test_a_busy_server_that_says_when_to_come_back_is_asked_once_more(serve: Serve) -> None:
+    server = serve((503, {"Retry-After": "0"}, {"code": "CL-E601"}), (200, {}, ONE))
+    with cloche.Client(server.url) as client:
+        assert client.predict("fraud", {"age": 1})["label"] == "yes"
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (503, {"Retry-After": "60"}, {"code": "CL-E601"}),  # later than the timeout
+        (503, {}, {"code": "CL-E603"}),  # it does not say
+        (429, {"Retry-After": "0"}, {"code": "CL-E604"}),  # the caller's own limit
+        (500, {}, {"code": "CL-E900"}),
+    ],
+)
+def test_no_other_answer_is_asked_for_again(serve: Serve, answer: Any) -> None:
+    server = serve(answer)
+    with cloche.Client(server.url) as client, pytest.raises(cloche.ClocheError):
+        client.predict("fraud", {})
+    assert len(server.seen) == 1
+
+
+def test_an_answer_that_breaks_off_is_not_asked_for_again(serve: Serve) -> None:
+    server = serve((200, {"Content-Length": "1000"}, "{"))
+    with cloche.Client(server.url) as client, pytest.raises(cloche.BusyError, match="broke off") as caught:
+        client.predict("fraud", {})
+    assert (caught.value.code, len(server.seen)) == ("CL-E605", 1)
+
+
+def test_an_error_of_the_open_inference_protocol_is_raised_by_its_header(serve: Serve) -> None:
+    metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
+    problem = (422, {"Cloche-Error": "CL-E107"}, {"error": "`x` is infinite in row 0"})
+    server = serve((200, {}, metadata), problem)
+    with (
+        cloche.Client(server.url) as client,
+        pytest.raises(cloche.InputError, match="infinite in row 0") as caught,
+    ):
+        client.predict("fraud", np.zeros((1, 2)))
+    assert caught.value.code == "CL-E107"
