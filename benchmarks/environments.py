@@ -1,5 +1,7 @@
 """Environments of their own for software that must not meet Cloche's: built once from a hashed lock, then reused.
 
+Packages of a NAME.pip beside NAME.txt are pinned there and not hashed: their wheels differ by machine.
+
 As a program it prints the interpreter's path, so that tests can ask for one without importing this file:
 
     python benchmarks/environments.py requirements/heavy/tritonclient.txt
@@ -37,7 +39,9 @@ def build(lock: Path, *, python: str = sys.executable, timeout_s: float = 900) -
     """
     folder = root() / f"{lock.resolve().parent.name}-{lock.stem}"
     version = _said([python, "-c", "import sys; print(sys.version)"], timeout_s=30)
-    stamp = hashlib.sha256(lock.read_bytes() + version.encode()).hexdigest()
+    unlocked = lock.with_suffix(".pip")
+    pinned = unlocked.read_text().split() if unlocked.is_file() else []
+    stamp = hashlib.sha256(lock.read_bytes() + " ".join([version, *pinned]).encode()).hexdigest()
     mark = folder / "built-from"
     inside = folder / "bin" / "python"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +53,8 @@ def build(lock: Path, *, python: str = sys.executable, timeout_s: float = 900) -
         _said([python, "-m", "venv", str(folder)], timeout_s=timeout_s)
         command = [str(inside), "-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:"]
         _said([*command, "-r", str(lock)], timeout_s=timeout_s)
+        if pinned:
+            _said([str(inside), "-m", "pip", "install", "--quiet", *pinned], timeout_s=timeout_s)
         mark.write_text(stamp)
     return inside
 

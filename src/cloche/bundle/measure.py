@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from cloche.bundle.manifest import Measured
-from cloche.core.signature import Columns, count_rows
+from cloche.core.machine import usable_cores
+from cloche.core.signature import Columns, count_rows, row_numbers
 from cloche.runtimes.base import Runtime, RuntimeSpec
 
 
@@ -54,7 +55,7 @@ def choose_threads(
 ) -> RuntimeSpec:
     """The spec with the thread counts that were fastest, for one row and for many; few where it is a tie."""
     candidates = [1]
-    while 2 * candidates[-1] <= (cores or _usable_cores()):
+    while 2 * candidates[-1] <= (cores or usable_cores()):
         candidates.append(2 * candidates[-1])
     if len(candidates) == 1:
         return spec
@@ -124,11 +125,14 @@ def measure(
     )
 
 
+def rows_a_call(columns: Columns) -> int:
+    """How many such rows are run at a time: a network's inner results are many times its rows."""
+    return max(1, min(BULK_ROWS, _BULK_NUMBERS // max(1, row_numbers(columns))))
+
+
 def repeat_rows(columns: Columns, count: int) -> Columns:
     """`count` rows, repeated as needed; fewer where rows are so large that they would not fit."""
-    width = sum(int(np.prod(column.shape[1:], dtype=np.int64)) for column in columns.values())
-    wanted = max(1, min(count, _BULK_NUMBERS // max(1, width)))
-    places = np.arange(wanted) % count_rows(columns)
+    places = np.arange(min(count, rows_a_call(columns))) % count_rows(columns)
     return {name: column[places] for name, column in columns.items()}
 
 
@@ -168,10 +172,6 @@ def resident_bytes(pid: int | None = None) -> int:
         scale = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
     return pages * resource.getpagesize()
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _time(

@@ -33,7 +33,7 @@ def _answer(question: Question) -> bytes:
             converted.framework += f", saved by {saved_by}"
         return encode_answer(converted)
     except ClocheError as error:
-        return encode(Answer(failure=_failure(error)))
+        return encode(Answer(failure=Failure.of(error)))
     except Exception as error:  # noqa: BLE001 - the edge of this process: a pickle may raise anything
         words = f"reading it raised {type(error).__name__}: {error}"
         return encode(Answer(failure=Failure(kind="ConversionError", message=words, code="CL-E800")))
@@ -59,12 +59,6 @@ def _read(path: Path) -> tuple[Any, str | None]:
             ) from None
     versions = [getattr(each.message, "original_sklearn_version", None) for each in caught]
     return model, next((version for version in versions if version), None)
-
-
-def _failure(error: ClocheError) -> Failure:
-    details = tuple({str(key): str(value) for key, value in each.items()} for each in error.details)
-    kind = type(error).__name__
-    return Failure(kind=kind, message=error.message, code=error.code, hint=error.hint, details=details)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What goes to the process that reads a pickle and what comes back: msgpack and raw bytes, never pickle."""
+"""What goes to a process that converts a model and what comes back: msgpack and raw bytes, never pickle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 import msgspec
 
 from cloche.bundle.converters.base import Converted, ConvertOptions
+from cloche.core import errors
+from cloche.core.codes import CODES
+from cloche.core.errors import ClocheError, ConversionError
 from cloche.core.signature import Columns
 from cloche.runtimes.frames import Tensor, pack_columns, read_columns
 
@@ -41,6 +44,25 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     hint: str | None = None
     details: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, error: ClocheError) -> Failure:
+        details = tuple({str(key): str(value) for key, value in each.items()} for each in error.details)
+        return cls(
+            kind=type(error).__name__,
+            message=error.message,
+            code=error.code,
+            hint=error.hint,
+            details=details,
+        )
+
+    def error(self) -> ClocheError:
+        """What failed over there; a kind or code that nobody knows is a ConversionError's."""
+        kind = getattr(errors, self.kind, ConversionError)
+        if not (isinstance(kind, type) and issubclass(kind, ClocheError)):
+            kind = ConversionError
+        known = self.code if self.code in CODES else ConversionError.default_code
+        return kind(self.message, code=known, hint=self.hint, details=self.details)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

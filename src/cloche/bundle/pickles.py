@@ -16,8 +16,6 @@ from cloche.bundle import no_network
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.pickle_wire import Failure, Question, Table, decode_answer, encode
 from cloche.bundle.rows import to_columns
-from cloche.core import errors
-from cloche.core.codes import CODES
 from cloche.core.errors import ClocheError, ConversionError, MissingExtraError, NotFoundError, RefusedError
 
 SUFFIXES = frozenset({".pkl", ".pickle", ".joblib"})
@@ -129,17 +127,16 @@ def _received(path: Path, data: bytes) -> Converted:
 
 
 def _error(path: Path, failure: Failure) -> ClocheError:
-    kind = getattr(errors, failure.kind, ConversionError)
-    if not (isinstance(kind, type) and issubclass(kind, ClocheError)):
-        kind = ConversionError
-    message, hint = f"{path.name}: {failure.message}", failure.hint
+    failure = msgspec.structs.replace(failure, message=f"{path.name}: {failure.message}")
     saved = _SAVED_BY.search(path.read_bytes())
-    if kind is MissingExtraError and saved and "sklearn" in failure.message:
+    if failure.kind == MissingExtraError.__name__ and saved and "sklearn" in failure.message:
         version = saved[1].decode()
-        message = f"{path.name} was saved by scikit-learn {version}, which is not installed here"
-        hint = f'pip install "scikit-learn=={version}" "cloche[sklearn]"'
-    known = failure.code if failure.code in CODES else ConversionError.default_code
-    return kind(message, code=known, hint=hint, details=failure.details)
+        failure = msgspec.structs.replace(
+            failure,
+            message=f"{path.name} was saved by scikit-learn {version}, which is not installed here",
+            hint=f'pip install "scikit-learn=={version}" "cloche[sklearn]"',
+        )
+    return failure.error()
 
 
 def _how(code: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -78,6 +79,11 @@ def count_rows(columns: Columns) -> int:
     for column in columns.values():
         return int(column.shape[0])
     return 0
+
+
+def row_numbers(columns: Columns) -> int:
+    """How many values one row has in all columns together."""
+    return sum(math.prod(column.shape[1:]) for column in columns.values())
 
 
 def take_rows(columns: Columns, start: int, stop: int) -> Columns:

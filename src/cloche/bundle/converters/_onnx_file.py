@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, ModelProto, TensorProto
 
 from cloche.bundle.converters import _graph
-from cloche.bundle.converters.base import PROOF_ROWS, Converted
+from cloche.bundle.converters.base import Converted
+from cloche.bundle.measure import rows_a_call
 from cloche.bundle.rows import draw_rows, to_columns
 from cloche.core.errors import ConversionError, InputError, ModelError, NotFoundError
 from cloche.core.signature import Array, Columns, Field, Signature, take_rows
@@ -36,6 +38,14 @@ _DRAWN = 3
 
 def convert(path: Path, rows: object | None) -> Converted:
     model, size = _read(path)
+    return msgspec.structs.replace(convert_model(model, rows), original_bytes=size)
+
+
+def convert_model(model: ModelProto, rows: object | None) -> Converted:
+    """The graph as a bundle takes it, its signature found by running some rows; what it came from is not known.
+
+    Raises ConversionError (CL-E803), InputError.
+    """
     _check(model)
     framework = f"{model.producer_name} {model.producer_version}".strip() or "ONNX"
     classes = _unzip(model)
@@ -58,7 +68,6 @@ def convert(path: Path, rows: object | None) -> Converted:
         files={MODEL_FILE: data},
         columns=columns,
         reference=None,
-        original_bytes=size,
     )
 
 
@@ -242,7 +251,7 @@ def _try_out(
     """The whole signature, found by running some rows, and the rows as columns."""
     partial = Signature(inputs=inputs, outputs=())
     columns = None if rows is None else _given(rows, partial)
-    sample = draw_rows(partial, _DRAWN) if columns is None else take_rows(columns, 0, PROOF_ROWS)
+    sample = draw_rows(partial, _DRAWN) if columns is None else take_rows(columns, 0, rows_a_call(columns))
     count = len(next(iter(sample.values())))
     try:
         session = open_session(data, 1)

@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+import onnx
+import onnxscript  # noqa: F401 - what the exporter needs: its lack is told before, not in the middle
 import torch
 
-from cloche.core.errors import ConversionError
+from cloche.bundle.converters import _network
+from cloche.bundle.converters._onnx_file import MAX_BYTES, convert_model
+from cloche.bundle.converters.base import Converted, ConvertOptions
+from cloche.bundle.measure import repeat_rows
+from cloche.core.errors import ConversionError, InputError
+from cloche.core.signature import Columns
 from cloche.runtimes.onnx import first_line
 
 #: What torch.export and its exporter raise for code that they can't follow.
 CANNOT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+#: An axis of one is taken for fixed.
+_EXAMPLES = 2
+
+
+def convert(model: Any, rows: object | None, options: ConvertOptions) -> Converted:
+    """The module or exported program as ONNX, with its own answers to the rows. Raises ConversionError."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise _refuse("TorchScript can't be exported", "pack the nn.Module that it was made from")
+    program = isinstance(model, torch.export.ExportedProgram)
+    module = model.module() if program else model
+    size = _size(module)
+    names = list(model.graph_signature.user_inputs) if program else _parameters(module)
+    columns = _network.to_tensors(rows, names, _floats(module))
+    with _undisturbed(module):
+        reference = _network.ask(lambda few: _answer(module, few), columns, rtol=options.rtol, atol=options.atol)
+        row_s = _network.time_one_row(lambda few: _answer(module, few), columns)
+    data = export(
+        model,
+        _examples(module, columns),
+        list(columns),
+        list(reference),
+        {name: {0: "rows"} for name in columns},
+    )
+    converted = convert_model(onnx.load_from_string(data), columns)
+    return msgspec.structs.replace(
+        converted,
+        framework=f"PyTorch {torch.__version__}",
+        description=_describe(module, model),
+        reference=reference,
+        original_bytes=size,
+        original_row_s=row_s,
+    )
 
 
 def export(
@@ -26,13 +68,11 @@ def export(
     """The bytes of an ONNX file of a module, as it answers in eval mode; the module is left as it was.
 
     `args` are example tensors in the order of `forward`, with two rows or more: an axis of one is taken for
-    fixed. `dynamic` names the axes of an input that may have any size: {"x": {0: "rows"}}. Raises
-    ConversionError (CL-E802).
+    fixed. `dynamic` names the axes of an input that may have any size: {"x": {0: "rows"}}; an exported program
+    has its own already. Raises ConversionError (CL-E802).
     """
     shapes = tuple(dict(dynamic.get(name, {})) for name in input_names)
-    with warnings.catch_warnings(), evaluating(module), torch.no_grad():
-        # About the exporter's own inner affairs.
-        warnings.simplefilter("ignore")
+    with _undisturbed(module):
         try:
             program = torch.onnx.export(
                 module,
@@ -40,7 +80,7 @@ def export(
                 dynamo=True,
                 input_names=input_names,
                 output_names=output_names,
-                dynamic_shapes=shapes,
+                dynamic_shapes=None if isinstance(module, torch.export.ExportedProgram) else shapes,
                 verbose=False,
             )
         except CANNOT as error:
@@ -55,13 +95,91 @@ def export(
 
 
 @contextlib.contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """The module in eval mode for a while; each part of it is then as it was."""
+def _undisturbed(module: Any) -> Iterator[None]:
+    """Eval mode, without gradients and warnings, for a while; each part of the module is then as it was."""
     training = [part for part in module.modules() if part.training] if isinstance(module, torch.nn.Module) else []
     if training:
         module.eval()
     try:
-        yield
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for part in training:
             part.training = True
+
+
+def _refuse(message: str, hint: str) -> ConversionError:
+    return ConversionError(message, code="CL-E802", hint=hint)
+
+
+def _parameters(module: Any) -> list[str]:
+    """The names that `forward` gives its inputs; those with a default come after the others."""
+    found = inspect.signature(module.forward).parameters.values()
+    return [each.name for each in found if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+
+
+def _tensors(module: Any) -> Iterator[Any]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _size(module: Any) -> int:
+    """Bytes of all weights. Raises ConversionError for what no ONNX file holds."""
+    size: int = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(module))
+    if size > MAX_BYTES:
+        raise _refuse("the weights are above 2 GB", "models of that size are not packed")
+    return size
+
+
+def _floats(module: Any) -> Any:
+    """numpy's type for the numbers that the module computes with."""
+    kinds = {tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point()}
+    if torch.bfloat16 in kinds:
+        raise _refuse("the module computes in bfloat16, which no client can send", "pack module.float()")
+    found = next((tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point()), torch.float32)
+    return torch.empty(0, dtype=found).numpy().dtype
+
+
+def _examples(module: Any, columns: Columns) -> tuple[Any, ...]:
+    device = next((tensor.device for tensor in _tensors(module)), torch.device("cpu"))
+    found = repeat_rows(columns, _EXAMPLES)
+    return tuple(torch.from_numpy(column).to(device) for column in found.values())
+
+
+def _answer(module: Any, columns: Columns) -> Columns:
+    device = next((tensor.device for tensor in _tensors(module)), torch.device("cpu"))
+    try:
+        answer = module(*(torch.from_numpy(column).to(device) for column in columns.values()))
+    except CANNOT as error:
+        raise InputError(
+            f"the module itself fails on these rows: {first_line(error)}",
+            code="CL-E105",
+            hint="give rows as module(...) takes them, any number of them at a time",
+        ) from error
+    return {name: tensor.cpu().numpy() for name, tensor in _named(answer).items()}
+
+
+def _named(answer: Any) -> dict[str, Any]:
+    """The tensors of an answer by name: of a dict its keys, else `output`, `output_0`, ..."""
+    if isinstance(answer, torch.Tensor):
+        found = {"output": answer}
+    elif isinstance(answer, Mapping):
+        found = {str(name): each for name, each in answer.items() if each is not None}
+    elif isinstance(answer, (list, tuple)):
+        found = {f"output_{place}": each for place, each in enumerate(answer) if each is not None}
+    else:
+        found = {"output": answer}
+    strange = sorted({type(each).__name__ for each in found.values() if not isinstance(each, torch.Tensor)})
+    if strange or not found:
+        raise _refuse(
+            f"forward returns {' and '.join(strange) or 'nothing'}, and a tensor is wanted",
+            "pack a module whose forward returns one tensor, or a tuple or dict of tensors",
+        )
+    return found
+
+
+def _describe(module: Any, model: Any) -> str:
+    count = sum(tensor.numel() for tensor in module.parameters())
+    name = "ExportedProgram" if module is not model else type(module).__name__
+    return f"{name} of {count:,} parameters"
