@@ -42,9 +42,10 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--alone":
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         return run_alone(socket.socket(fileno=int(arguments[1])))
-    logs = log.start(sys.stderr)
+    member = Member.from_fd(int(arguments[0]))
+    logs = log.start(sys.stderr, colour=member.colour)
     try:
-        return run_member(Member.from_fd(int(arguments[0])))
+        return run_member(member)
     finally:
         logs.stop()
 

@@ -146,7 +146,7 @@ async def _run(config: WorkerConfig, loaded: Loaded, member: Member) -> None:
 
 def main() -> None:
     member = Member.from_fd(int(sys.argv[1]))
-    logs = log.start(sys.stderr)
+    logs = log.start(sys.stderr, colour=member.colour)
     try:
         config = msgspec.convert(member.config, WorkerConfig)
         loaded = load(config)

@@ -60,13 +60,13 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
         if self.json:
             _write(sys.stderr, msgspec.json.encode(problem(error), enc_hook=_plain).decode())
         else:
+            text = paint_error(error.render()) if self.is_colourful() else error.render()
             details = [f"  - {_inline(each)}" for each in error.details] if self.verbosity > 0 else []
-            _write(sys.stderr, self._painted(error.render()), *details)
+            _write(sys.stderr, text, *details)
 
-    def _painted(self, text: str) -> str:
-        if self.no_color or not colourful(self.environ, terminal=sys.stderr.isatty()):
-            return text
-        return paint_error(text)
+    def is_colourful(self) -> bool:
+        """Whether what is said on stderr is coloured."""
+        return not self.no_color and colourful(self.environ, terminal=sys.stderr.isatty())
 
 
 def problem(error: ClocheError) -> dict[str, Any]:
@@ -88,13 +88,14 @@ def moment(seconds: float | None) -> str | None:
     return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, no_header: bool = False) -> list[str]:
     """Aligned columns, one row a line, no boxes: for people as well as for grep and awk."""
     cells = [list(header), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return [
+    lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     ]
+    return lines[1:] if no_header else lines
 
 
 def pairs(found: Mapping[str, object]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, NoReturn
 
 from cyclopts import Parameter
@@ -47,13 +46,12 @@ def up(
         "serve.workers": workers,
         "serve.allow_code": allow_code or None,
     }
-    if terminal.no_color:
-        os.environ["NO_COLOR"] = "1"  # for the supervisor that this process becomes, and its children
     project = open_here(terminal, create=True, overrides=overrides)
     serve(
         project,
         model,
         tls_elsewhere=i_terminate_tls_elsewhere,
         as_json=terminal.json,
+        colour=terminal.is_colourful(),
         progress=terminal.note,
     )

@@ -10,7 +10,7 @@ import socket
 from cloche.control.adopt import control_path
 from cloche.control.children import Child, backoff_s, describe_exit
 from cloche.control.listeners import shut
-from cloche.control.log import say
+from cloche.control.log import Log
 from cloche.control.wish import Group, Wish
 from cloche.core.board import Board, Head, Slot, State
 from cloche.core.errors import BusyError, ModelError
@@ -52,12 +52,13 @@ class Crew:
     time.monotonic.
     """
 
-    def __init__(self, wish: Wish, board: Board, slot: Slot, listeners: list[socket.socket]) -> None:
+    def __init__(self, wish: Wish, board: Board, slot: Slot, listeners: list[socket.socket], log: Log) -> None:
         self.selector = selectors.DefaultSelector()
         self._wish = wish
         self._board = board
         self._slot = slot
         self._listeners = listeners
+        self._log = log
         self._started = False
         self._stop_by: float | None = None
         self._shut_at = 0.0
@@ -141,7 +142,7 @@ class Crew:
             for _, child in self._taken():
                 child.signal(signal.SIGTERM)
         elif now > stop_by:
-            say("killed_late", "not drained in time: what is left is killed", level="warning")
+            self._log.say("killed_late", "not drained in time: what is left is killed", level="warning")
             self._stop_by = now + _HOSTS_S
             self.kill()
 
@@ -160,6 +161,7 @@ class Crew:
             "digest": self._wish.digest,
             "orphan_s": self._wish.orphan_s,
             "lame_duck_s": self._wish.lame_duck_s + _LAST_LOOK_S,
+            "colour": self._wish.colour,
             "config": seat.config,
         }
         listeners = self._listeners if seat.group.sockets else []
@@ -189,7 +191,7 @@ class Crew:
     def _kill(self, seat: Seat, child: Child, why: str) -> None:
         if not child.killed_for:
             child.killed_for = why
-            say(
+            self._log.say(
                 "killed",
                 f"{seat.name} (process {child.pid}) {why}: killed",
                 level="warning",
@@ -239,7 +241,7 @@ class Crew:
         delay = backoff_s(seat.failures)
         seat.due = now + delay
         words += f"; the next starts in {delay:g} s" if delay else "; the next starts now"
-        say("died", words, level="warning", kind=seat.group.kind, **fields)
+        self._log.say("died", words, level="warning", kind=seat.group.kind, **fields)
 
     def _taken(self) -> list[tuple[Seat, Child]]:
         return [(seat, seat.child) for seat in self._seats if seat.child is not None]

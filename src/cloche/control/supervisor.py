@@ -21,7 +21,7 @@ from cloche.control import lock
 from cloche.control.adopt import adopt, control_path, live_slots
 from cloche.control.crew import Crew, StartFailedError
 from cloche.control.listeners import address, bind
-from cloche.control.log import STDOUT, complain, emit, say
+from cloche.control.log import STDOUT, Log, emit
 from cloche.control.wish import Wish
 from cloche.core.board import SLOTS, Board, Role
 from cloche.core.errors import ClocheError, RefusedError
@@ -35,18 +35,19 @@ _PATIENCE_S = 1.0  # with a reader of our output
 class Supervisor:
     """A Supervisor is one wish being run, by this process; made and run once, in the main thread."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, wish: Wish, log: Log) -> None:
         self.wish = wish
+        self._log = log
         self._lock = lock.hold(wish.runtime)
         self._board = _open_board(wish.runtime / "board")
         adopted = adopt(wish, self._board)
         self._listeners = adopted.listeners or [bind(host, port) for host, port in wish.listen]
         self._slot = self._board.claim(0, Role.SUPERVISOR, os.getpid(), process_start(os.getpid()))
-        self._crew = Crew(wish, self._board, self._slot, self._listeners)
+        self._crew = Crew(wish, self._board, self._slot, self._listeners, log)
         self._crew.adopt(adopted.children)
         if adopted.children:
             count = len(adopted.children)
-            say("adopted", f"took over {count} processes that were still running", count=count)
+            log.say("adopted", f"took over {count} processes that were still running", count=count)
         self._signals, self._wakes = socket.socketpair()
         self._exit_code: int | None = None
 
@@ -77,7 +78,7 @@ class Supervisor:
             self._tidy()
             raise
         self._tidy()
-        say("stopped", f"stopped; models, versions and keys stay in {self.wish.data}")
+        self._log.say("stopped", f"stopped; models, versions and keys stay in {self.wish.data}")
         return self._exit_code
 
     def _take_signals(self) -> None:
@@ -102,7 +103,7 @@ class Supervisor:
 
     def _begin_stop(self, exit_code: int) -> None:
         self._exit_code = exit_code
-        say("draining", "stopping: what is in flight is finished first (Ctrl-C again stops at once)")
+        self._log.say("draining", "stopping: what is in flight is finished first (Ctrl-C again stops at once)")
         self._crew.drain(time.monotonic())
 
     def _announce(self) -> None:
@@ -128,13 +129,16 @@ class Supervisor:
 def main(arguments: list[str]) -> int:
     """Run the wish that stands behind the descriptor `arguments[0]`; the exit code."""
     _raise_limit()
+    log = Log(colour=False)
     try:
-        return Supervisor(Wish.parse(read_json(int(arguments[0])))).run()
+        wish = Wish.parse(read_json(int(arguments[0])))
+        log = Log(colour=wish.colour)
+        return Supervisor(wish, log).run()
     except ClocheError as error:
-        complain(error.render(), wait_s=_PATIENCE_S)
+        log.complain(error.render(), wait_s=_PATIENCE_S)
         return error.exit_code
     except StartFailedError as error:
-        complain(str(error), wait_s=_PATIENCE_S)
+        log.complain(str(error), wait_s=_PATIENCE_S)
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # it came before anything was started

@@ -34,6 +34,7 @@ class Wish(NamedTuple):
     digest: str
     model: str = ""
     banner: str = ""  # "{port}" stands for the port of the first address
+    colour: bool = False  # on stderr
     lame_duck_s: float = 5.0
     load_timeout_s: float = 300.0
     drain_s: float = 30.0  # after the lame duck, for what is in flight

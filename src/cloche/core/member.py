@@ -2,7 +2,7 @@
 
 The supervisor starts a child with the number of a descriptor as its last argument. `Member.from_fd` reads
 one JSON task from it: {"slot", "role", "board", "control", "sockets", "leash", "digest", "orphan_s",
-"lame_duck_s", "config"}. From then on one side thread keeps the child's heartbeat and its leash.
+"lame_duck_s", "colour", "config"}. From then on one side thread keeps the child's heartbeat and its leash.
 
 The *leash* is an open connection to a supervisor: an inherited socket pair at first; after the supervisor's
 death whatever connects to the control socket (a unix socket of this user's only), which is greeted with one
@@ -38,12 +38,14 @@ class Member:
     """A Member is this process as its supervisor sees it; made once, in the main thread.
 
     `config` is the task's, `sockets` are the listening sockets that the supervisor owns (shared: closing them
-    here closes them here only), `lame_duck_s` is how long to go on accepting once `draining`.
+    here closes them here only), `lame_duck_s` is how long to go on accepting once `draining`, and `colour` is
+    for words on a terminal.
     """
 
     def __init__(self, task: dict[str, Any]) -> None:
         self.config: dict[str, Any] = task["config"]
         self.lame_duck_s: float = task["lame_duck_s"]
+        self.colour: bool = task.get("colour", False)
         self.role = Role[task["role"].upper()]
         self.sockets = [socket.socket(fileno=descriptor) for descriptor in task["sockets"]]
         leash = socket.socket(fileno=task["leash"])

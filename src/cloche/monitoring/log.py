@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import logging.handlers
-import os
 import queue
 import re
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from cloche.core.paint import colourful, paint
+from cloche.core.paint import paint
 
 #: Lines that wait for a slow reader; more are dropped and counted.
 MOST_WAITING = 10_000
@@ -103,15 +102,15 @@ class Writer(logging.handlers.QueueListener):
         self._thread = None
 
 
-def start(stream: TextIO, level: int = logging.INFO) -> Writer:
-    """Send the whole process's log to `stream`, in sentences where that is a terminal.
+def start(stream: TextIO, level: int = logging.INFO, *, colour: bool = False) -> Writer:
+    """Send the whole process's log to `stream`, in sentences where that is a terminal (in colour, if so wished).
 
     `stop()` of what comes back writes what still waits.
     """
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(MOST_WAITING)
     writer = logging.StreamHandler(stream)
     if stream.isatty():
-        writer.setFormatter(SentenceFormatter(colour=colourful(os.environ, terminal=True)))
+        writer.setFormatter(SentenceFormatter(colour=colour))
     else:
         writer.setFormatter(JsonFormatter())
     listener = Writer(waiting, writer)

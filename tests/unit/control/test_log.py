@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cloche.control.log import emit, say
+from cloche.control.log import Log, emit
 
 
 def test_what_is_emitted_arrives_whole_and_in_order() -> None:
@@ -35,7 +35,7 @@ def test_a_reader_that_does_not_read_is_not_waited_for() -> None:
 
 
 def test_a_pipe_gets_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
-    say("died", "worker 1 died\nso it was", level="warning", pid=4711)
+    Log(colour=True).say("died", "worker 1 died\nso it was", level="warning", pid=4711)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     found = json.loads(lines[0])
@@ -46,29 +46,20 @@ def test_a_pipe_gets_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
     assert abs((datetime.now(UTC) - written).total_seconds()) < 5
 
 
-def test_a_terminal_gets_plain_words() -> None:
-    ours, theirs = pty.openpty()
-    program = "from cloche.control.log import say; say('died', 'worker 1 died', pid=4711)"
-    subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True)
-    os.close(theirs)
-    assert os.read(ours, 4096) == b"worker 1 died\r\n"
-    os.close(ours)
-
-
 @pytest.mark.parametrize(
     ("call", "coloured"),
     [
         ("say('died', 'it died', level='warning')", b"\x1b[33mit died\x1b[0m\r\n"),
+        ("say('adopted', 'took over 2 processes', count=2)", b"took over 2 processes\r\n"),
         ("complain('error[CL-E503]: taken')", b"\x1b[1;31merror[CL-E503]\x1b[0m: taken\r\n"),
     ],
 )
-def test_warnings_and_errors_are_coloured_unless_asked_not_to(call: str, coloured: bytes) -> None:
+def test_a_terminal_gets_plain_words_coloured_where_that_is_wished(call: str, coloured: bytes) -> None:
     plain = coloured.replace(b"\x1b[33m", b"").replace(b"\x1b[1;31m", b"").replace(b"\x1b[0m", b"")
-    for variables, expected in (({"NO_COLOR": ""}, coloured), ({"NO_COLOR": "1"}, plain)):
+    for colour, expected in ((True, coloured), (False, plain)):
         ours, theirs = pty.openpty()
-        program = f"from cloche.control.log import complain, say; {call}"
-        environment = os.environ | {"TERM": "xterm"} | variables
-        subprocess.run([sys.executable, "-c", program], stderr=theirs, env=environment, check=True)
+        program = f"from cloche.control.log import Log; Log(colour={colour}).{call}"
+        subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True)
         os.close(theirs)
         assert os.read(ours, 4096) == expected
         os.close(ours)

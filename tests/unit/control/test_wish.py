@@ -44,5 +44,5 @@ def test_more_processes_than_the_board_has_room_for_are_refused() -> None:
 
 
 def test_a_field_that_nobody_knows_is_an_error() -> None:
-    with pytest.raises(TypeError, match="colour"):
-        Wish.parse(wish(group(), colour="blue"))
+    with pytest.raises(TypeError, match="taste"):
+        Wish.parse(wish(group(), taste="sweet"))

@@ -79,9 +79,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def said_on_a_terminal() -> str:
+def said_on_a_terminal(*, colour: bool) -> str:
     terminal = Terminal()
-    listener = log.start(terminal)
+    listener = log.start(terminal, colour=colour)
     try:
         logger = logging.getLogger("cloche.worker")
         logger.info("draining %d", 3, extra={"action": "draining"})
@@ -95,9 +95,8 @@ def said_on_a_terminal() -> str:
     return terminal.getvalue()
 
 
-def test_a_terminal_gets_sentences_and_below_them_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    lines = said_on_a_terminal().splitlines()
+def test_a_terminal_gets_sentences_and_below_them_a_traceback() -> None:
+    lines = said_on_a_terminal(colour=False).splitlines()
     who = f"worker (process {os.getpid()})"
     assert lines[:3] == [
         f"{who}: draining 3",
@@ -107,10 +106,8 @@ def test_a_terminal_gets_sentences_and_below_them_a_traceback(monkeypatch: pytes
     assert lines[-1] == "  ValueError: broken"
 
 
-def test_what_went_wrong_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    lines = said_on_a_terminal().splitlines()
+def test_what_went_wrong_is_coloured_where_that_is_wished() -> None:
+    lines = said_on_a_terminal(colour=True).splitlines()
     assert "\x1b" not in lines[0]
     assert lines[1].startswith("\x1b[33m")
     assert lines[2].startswith("\x1b[1;31m")
