@@ -19,8 +19,8 @@ Place = tuple[str, ...]
 
 PREFIX = "CLOCHE_"
 DATA_VARIABLE = "CLOCHE_DATA"
-#: Variables that are no keys of the file; the second is the CLI's.
-_OTHERS = (DATA_VARIABLE, "CLOCHE_DEBUG")
+#: Variables that are no keys of the file: CLOCHE_DEBUG is the CLI's, CLOCHE_KEY the caller's (see the banner).
+_OTHERS = (DATA_VARIABLE, "CLOCHE_DEBUG", "CLOCHE_KEY")
 
 
 class Where(msgspec.Struct, frozen=True):
