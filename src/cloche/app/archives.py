@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cloche.app.project import Project
@@ -30,7 +27,7 @@ def import_bundle(project: Project, file: Path, name: str | None = None) -> Bund
     Raises RefusedError: CL-E404 or CL-E408 for a damaged file, CL-E405 for an unknown signer.
     """
     trusted = project.trusted() | {project.signer.public_key}
-    with naming(file), project.bundles.stage() as staging:
+    with project.bundles.stage() as staging:
         return project.register(archive.read(file, staging / "bundle", trusted), name)
 
 
@@ -50,28 +47,15 @@ def verify_bundle(project: Project, what: str, *, trust: str | None = None) -> s
     if expected is not None:
         _check_signer(path, expected)
         trusted |= {expected}
-    with naming(path):
-        if path.is_file():
-            digest = archive.inspect(path, trusted)
-        else:
-            bundle = Bundle.open(path, trusted)
-            bundle.verify()
-            digest = bundle.digest
+    if path.is_file():
+        digest = archive.inspect(path, trusted)
+    else:
+        bundle = Bundle.open(path, trusted)
+        bundle.verify()
+        digest = bundle.digest
     if expected is not None:
         _trust(project, path, expected)
     return digest
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Whoever is told within that a signer is not trusted is told of which file."""
-    try:
-        yield
-    except RefusedError as error:
-        if error.code != "CL-E405" or not error.hint:
-            raise
-        hint = error.hint.replace("FILE", shlex.quote(str(path)))
-        raise RefusedError(error.message, code=error.code, where=str(path), hint=hint) from None
 
 
 def _public_key(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from cloche import __version__
-from cloche.app.archives import import_bundle, naming
+from cloche.app.archives import import_bundle
 from cloche.app.project import Project
 from cloche.bundle.archive import SUFFIX
 from cloche.bundle.bundle import Bundle
@@ -71,8 +71,7 @@ def _find(
         version = project.registry.resolve(model)
         return version, project.open_version(version)
     if path.is_dir():
-        with naming(path):
-            found = Bundle.open(path, project.trusted() | {project.signer.public_key})
+        found = Bundle.open(path, project.trusted() | {project.signer.public_key})
         found.verify()
         bundle = project.register(found, name)
     elif path.suffix == SUFFIX and path.is_file():

@@ -67,7 +67,7 @@ def read(file: Path, into: Path, trust: Collection[str] | None) -> Bundle:
     folder = Path(tempfile.mkdtemp(dir=into.parent, prefix=".import-"))
     try:
         with file.open("rb") as source:
-            digest = _unpack(source, folder, trust)
+            digest = _unpack(source, folder, trust, file)
         folder.chmod(0o755)
         folder.rename(into)
     except BaseException:
@@ -81,7 +81,7 @@ def inspect(file: Path, trust: Collection[str] | None) -> str:
     if not file.is_file():
         raise NotFoundError(f"there is no file {file}", code="CL-E303", hint="check the path")
     with file.open("rb") as source:
-        return _unpack(source, None, trust)
+        return _unpack(source, None, trust, file)
 
 
 def signer(file: Path) -> str:
@@ -90,13 +90,13 @@ def signer(file: Path) -> str:
         return Bundle.open(file, None).signer
     with file.open("rb") as source:
         manifest = _take_unknown(source, MANIFEST, MAX_MANIFEST_BYTES)
-        return check_seal(manifest, _take_unknown(source, SEAL, _MAX_SEAL_BYTES), None)
+        return check_seal(manifest, _take_unknown(source, SEAL, _MAX_SEAL_BYTES), None, file)
 
 
-def _unpack(source: BinaryIO, folder: Path | None, trust: Collection[str] | None) -> str:
+def _unpack(source: BinaryIO, folder: Path | None, trust: Collection[str] | None, file: Path) -> str:
     data = _take_unknown(source, MANIFEST, MAX_MANIFEST_BYTES)
     seal = _take_unknown(source, SEAL, _MAX_SEAL_BYTES)
-    check_seal(data, seal, trust)
+    check_seal(data, seal, trust, file)
     manifest = decode_manifest(data)
     _put(folder, MANIFEST, data)
     _put(folder, SEAL, seal)

@@ -63,7 +63,7 @@ class Bundle:
         found = digest_of(data)
         if digest is not None and found != digest:
             raise _changed(MANIFEST, f"its digest is {found}, expected {digest}")
-        signer = check_seal(data, _read_file(path, SEAL, MAX_MANIFEST_BYTES), trust)
+        signer = check_seal(data, _read_file(path, SEAL, MAX_MANIFEST_BYTES), trust, path)
         return cls(path, decode_manifest(data), found, signer)
 
     @property

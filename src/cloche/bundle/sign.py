@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Collection
@@ -84,8 +85,8 @@ class Signer:
         return msgspec.json.encode(Seal(payload_type=PAYLOAD_TYPE, signatures=(signature,)))
 
 
-def check_seal(manifest: bytes, seal: bytes, trust: Collection[str] | None) -> str:
-    """The public key that signed the manifest; with `trust` None, whoever it is.
+def check_seal(manifest: bytes, seal: bytes, trust: Collection[str] | None, of: Path) -> str:
+    """The public key that signed the manifest of a bundle or archive; with `trust` None, whoever it is.
 
     Raises RefusedError: CL-E404 when the seal does not fit, CL-E405 when nobody trusted signed.
     """
@@ -110,8 +111,8 @@ def check_seal(manifest: bytes, seal: bytes, trust: Collection[str] | None) -> s
         raise RefusedError(
             f"the bundle is signed by a key that is not trusted here: {signers[0]}",
             code="CL-E405",
-            where="seal.json",
-            hint=f"if you know whose key it is: cloche verify FILE --trust {signers[0]}",
+            where=str(of),
+            hint=f"if you know whose key it is: cloche verify {shlex.quote(str(of))} --trust {signers[0]}",
         )
     return known[0]
 

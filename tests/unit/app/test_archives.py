@@ -10,6 +10,7 @@ import pytest
 
 import cloche
 from cloche.app.archives import export_bundle, import_bundle, verify_bundle
+from cloche.app.local import open_bundle
 from cloche.app.project import Project, open_project
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
 
@@ -45,6 +46,10 @@ def test_an_unknown_key_is_refused_until_it_is_trusted(ours: Project, theirs: Pr
     with pytest.raises(RefusedError) as caught:
         import_bundle(theirs, file)
     assert caught.value.code == "CL-E405"
+    assert f"cloche verify {file} --trust" in str(caught.value.hint)
+    with pytest.raises(RefusedError) as refused:
+        open_bundle(theirs, ours.open("toy").path)
+    assert f"cloche verify {ours.open('toy').path} --trust" in str(refused.value.hint)
     assert theirs.registry.models() == ()
     verify_bundle(theirs, str(file), trust=ours.signer.public_key)
     assert import_bundle(theirs, file).reference == "toy:1"

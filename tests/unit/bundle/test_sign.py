@@ -14,20 +14,21 @@ from cloche.core.errors import RefusedError
 from cloche.testing import toy_signer
 
 MANIFEST = b'{"name":"fraud"}'
+FILE = Path("from them/fraud-3.cloche")
 
 
 def test_a_seal_names_its_signer() -> None:
     signer = Signer.make()
-    assert check_seal(MANIFEST, signer.seal(MANIFEST), {signer.public_key}) == signer.public_key
-    assert check_seal(MANIFEST, signer.seal(MANIFEST), None) == signer.public_key
+    assert check_seal(MANIFEST, signer.seal(MANIFEST), {signer.public_key}, FILE) == signer.public_key
+    assert check_seal(MANIFEST, signer.seal(MANIFEST), None, FILE) == signer.public_key
 
 
 def test_an_unknown_signer_is_refused_with_the_way_to_trust_it() -> None:
     signer = toy_signer(1)
     with pytest.raises(RefusedError) as caught:
-        check_seal(MANIFEST, signer.seal(MANIFEST), {toy_signer(2).public_key})
+        check_seal(MANIFEST, signer.seal(MANIFEST), {toy_signer(2).public_key}, FILE)
     assert caught.value.code == "CL-E405"
-    assert f"--trust {signer.public_key}" in (caught.value.hint or "")
+    assert f"cloche verify 'from them/fraud-3.cloche' --trust {signer.public_key}" in (caught.value.hint or "")
 
 
 def test_any_bit_of_the_seal_matters() -> None:
@@ -37,7 +38,7 @@ def test_any_bit_of_the_seal_matters() -> None:
             changed = bytearray(seal)
             changed[place] ^= 1 << bit
             with pytest.raises(RefusedError):
-                check_seal(MANIFEST, bytes(changed), None)
+                check_seal(MANIFEST, bytes(changed), None, FILE)
 
 
 def test_any_bit_of_the_manifest_matters() -> None:
@@ -46,7 +47,7 @@ def test_any_bit_of_the_manifest_matters() -> None:
         changed = bytearray(MANIFEST)
         changed[place // 8] ^= 1 << place % 8
         with pytest.raises(RefusedError) as caught:
-            check_seal(bytes(changed), seal, None)
+            check_seal(bytes(changed), seal, None, FILE)
         assert caught.value.code == "CL-E404"
 
 
@@ -54,13 +55,13 @@ def test_any_bit_of_the_manifest_matters() -> None:
 def test_a_seal_of_another_form_is_refused(change: dict[str, object]) -> None:
     seal = json.dumps(json.loads(toy_signer().seal(MANIFEST)) | change, separators=(",", ":"))
     with pytest.raises(RefusedError):
-        check_seal(MANIFEST, seal.encode(), None)
+        check_seal(MANIFEST, seal.encode(), None, FILE)
 
 
 def test_a_seal_over_another_manifest_does_not_fit() -> None:
     signer = toy_signer()
     with pytest.raises(RefusedError) as caught:
-        check_seal(MANIFEST, signer.seal(b"{}"), {signer.public_key})
+        check_seal(MANIFEST, signer.seal(b"{}"), {signer.public_key}, FILE)
     assert caught.value.code == "CL-E404"
 
 
