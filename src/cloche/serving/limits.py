@@ -36,8 +36,8 @@ class _Meter:
 class RateLimiter:
     """A RateLimiter lets a key through `rate.count` times in a sliding window of `rate.window_s` seconds.
 
-    Fixed windows, the one before weighted by what is left of it. Over n workers at most n - 1 requests more
-    get through at a boundary.
+    Fixed windows, the one before weighted by what is left of it, to the nearest whole request. Over n workers
+    at most n - 1 requests more get through at a boundary.
     """
 
     def __init__(self, board: Board, slot: Slot, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,7 +64,7 @@ class RateLimiter:
         current = self._sum(meter, parity, number)
         before = self._sum(meter, 1 - parity, number - 1)
         left = 1.0 - spent / rate.window_s
-        if current + before * left + 1.0 > rate.count:
+        if current + before * left + 0.5 > rate.count:
             return self._wait(rate, current, before, spent)
         place = meter.own[parity]
         value = meter.cells[place]
@@ -84,10 +84,10 @@ class RateLimiter:
 
     def _wait(self, rate: Rate, current: int, before: int, spent: float) -> float:
         """Seconds until one request fits, if nobody else asks."""
-        if before > 0 and current + 1 <= rate.count:
-            weight = (rate.count - 1 - current) / before
+        if current < rate.count:  # then it is what is left of the window before that is too much
+            weight = (rate.count - 0.5 - current) / before
             return max(0.001, rate.window_s * (1.0 - weight) - spent)
-        return rate.window_s - spent + rate.window_s * (1.0 - (rate.count - 1) / max(current, 1))
+        return rate.window_s - spent + rate.window_s * (1.0 - (rate.count - 0.5) / current)
 
     def _look(self, now: float) -> None:
         """Find what the other workers began to count since the last look; a dead one's window still counts."""

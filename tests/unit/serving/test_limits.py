@@ -52,7 +52,7 @@ def test_what_one_worker_let_through_counts_at_once_with_the_others(board: Board
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("rate", [Rate(100, 1), Rate(600, 60)])
+@pytest.mark.parametrize("rate", [Rate(100, 1), Rate(600, 60), Rate(20, 1)])
 def test_over_any_number_of_windows_the_rate_holds_to_5_percent(
     board: Board, clock: Clock, workers: int, rate: Rate
 ) -> None:
@@ -71,6 +71,21 @@ def test_over_any_number_of_windows_the_rate_holds_to_5_percent(
         begin = start + window * rate.window_s
         count = sum(begin <= moment < begin + rate.window_s for moment in passed)
         assert count <= rate.count * 1.05
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_small_rate_is_met_on_average_and_the_wait_that_is_told_is_enough(
+    board: Board, clock: Clock, count: int
+) -> None:
+    (limiter,) = limiters(board, clock, 1)
+    rate = Rate(count, 60)
+    start = clock.now + 30  # within a window
+    passed, clock.now = 0, start
+    while clock.now < start + 100 * rate.window_s:
+        wait = limiter.take("key", rate)
+        passed += wait == 0.0
+        clock.now += wait + 0.001
+    assert passed == pytest.approx(100 * count, rel=0.05)
 
 
 def test_a_rate_below_the_limit_is_never_held_up(board: Board, clock: Clock) -> None:
