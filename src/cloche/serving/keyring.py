@@ -42,6 +42,7 @@ class FollowedKeys:
         open_store = import_module("cloche.store.database").Store
         store: Any = None
         seen: int | None = None
+        failed = False
         while not self._stop.wait(POLL_S):
             try:
                 store = store or open_store(url)
@@ -49,5 +50,13 @@ class FollowedKeys:
                 if revision != seen:
                     self._ring = KeyRing(keys_of(store).load())
                     seen = revision
-            except ClocheError as error:
-                _log.warning("the store can't be read, the keys known last go on: %s", error)
+            except Exception as error:  # noqa: BLE001 - the edge of the thread: without it, revoked keys would go on
+                if not failed:
+                    bug = None if isinstance(error, ClocheError) else error
+                    words = "the store can't be read, the keys known last go on: %s"
+                    _log.error(words, error, exc_info=bug, extra={"action": "keys_stale"})
+                failed = True
+            else:
+                if failed:
+                    _log.info("the store can be read again", extra={"action": "keys_followed"})
+                failed = False

@@ -80,5 +80,21 @@ def test_keys_go_on_while_the_store_is_out_of_reach_and_are_followed_when_it_is_
         with Store(url) as store:
             Keys(store).revoke("someone")
         assert within(5, lambda: not opens(keys, minted.text))
+        assert caplog.text.count("the store can't be read") == 1, "it is said once, not at each look"
     finally:
         keys.close()
+
+
+def test_keys_are_followed_on_after_something_that_nobody_foresaw(
+    url: str, followed: FollowedKeys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Keys) -> None:
+        raise ValueError("a row that can't be read")
+
+    with Store(url) as store, monkeypatch.context() as patched:
+        patched.setattr(Keys, "load", broken)
+        followed.follow(url)
+        assert within(10, lambda: "a row that can't be read" in caplog.text)
+        patched.undo()
+        minted = Keys(store).create("someone")
+        assert within(5, lambda: opens(followed, minted.text))
