@@ -206,7 +206,10 @@ class Host:
         self._call_until_ns = max(waiting.request.deadline_ns for waiting in batch)
         if len(batch) == 1 or not self._run_joined(batch):
             for waiting in batch:
-                self._run_one(waiting)
+                if len(batch) > 1 and waiting.request.deadline_ns <= time.monotonic_ns():
+                    self._refuse(waiting.caller, waiting.request, "CL-E602", "the deadline passed before its turn")
+                else:
+                    self._run_one(waiting)
         self._call_until_ns = None
         if self._slot is not None:
             self._slot.set(Head.EXECUTING, 0)

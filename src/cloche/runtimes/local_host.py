@@ -112,9 +112,10 @@ def start_host(
         host.close()
         raise ModelError(f"the class took more than {timeout_s:g} s to load", code="CL-E902") from error
     except (EOFError, OSError) as error:
-        code = process.wait(_END_S)
-        host.close()
-        raise ModelError(f"the host ended with code {code} while it loaded {entry}", code="CL-E902") from error
+        host.close()  # which waits for its end, or makes it
+        raise ModelError(
+            f"the host ended with code {process.returncode} while it loaded {entry}", code="CL-E902"
+        ) from error
     except BaseException:
         host.close()
         raise

@@ -44,7 +44,7 @@ def numbers(*values: int) -> Columns:
 
 
 class Doubling:
-    """Doubles; keeps what it was given; waits while `gate` is closed; raises for 13."""
+    """Doubles; keeps what it was given; waits while `gate` is closed; raises for 13; 16 takes 0.4 s."""
 
     calls: list[list[int]]
     gate: threading.Event
@@ -61,6 +61,8 @@ class Doubling:
         self.busy.set()
         if not self.gate.wait(10):
             raise TimeoutError("the test never opened the gate")
+        if 16 in n:
+            time.sleep(0.4)
         if 13 in n:
             raise ValueError("thirteen")
         if 14 in n:
@@ -225,6 +227,18 @@ def test_a_request_whose_deadline_passed_while_it_waited_is_not_run(call: Callab
     assert late.problem()[0] == "CL-E602"
     assert patient.values() == [12.0]
     assert 5 not in [value for rows in Doubling.calls for value in rows]
+
+
+def test_who_is_too_late_when_a_joined_call_failed_is_not_run_by_itself(call: Callable[[], RawCaller]) -> None:
+    first, poisonous, late = call(), call(), call()
+    hold(first)
+    poisonous.send(numbers(13))
+    late.send(numbers(16), left_s=0.3)
+    Doubling.gate.set()
+    first.values()
+    assert poisonous.problem()[0] == "CL-E900"
+    assert late.problem() == ("CL-E602", "the deadline passed before its turn")
+    assert [len(rows) for rows in Doubling.calls] == [1, 2, 1]
 
 
 def test_the_request_of_a_caller_who_left_is_not_run(call: Callable[[], RawCaller]) -> None:
