@@ -182,6 +182,11 @@ class Connection(HttpToolsProtocol):
             return False
         return self._came > 0 or now - self._since < FIRST_WORD_S
 
+    def is_owed(self, now: float) -> bool:
+        """Whether something of it is still to be read, answered, or taken by the client."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        return is_answering or self.is_about_to_ask(now) or self.transport.get_write_buffer_size() > 0
+
     def is_idle(self, now: float) -> bool:
         """Whether nothing was asked on this connection for longer than it is kept."""
         return self._since == 0.0 and 0.0 < self._idle_since < now - KEEP_ALIVE_S
@@ -314,7 +319,4 @@ class Server:
     def _is_answering(self) -> bool:
         now = time.monotonic()
         connections = [one for one in self._state.connections if isinstance(one, Connection)]
-        return bool(self._state.tasks) or any(
-            one.is_about_to_ask(now) or (one.cycle is not None and not one.cycle.response_complete)
-            for one in connections
-        )
+        return bool(self._state.tasks) or any(one.is_owed(now) for one in connections)
