@@ -42,8 +42,14 @@ def create(
     terminal.note(f"keep it now, it is not shown again; undo it with  cloche keys revoke {name}")
 
 
-def ls(*, terminal: _Terminal) -> None:
-    """List the API keys."""
+def ls(*, no_header: bool = False, terminal: _Terminal) -> None:
+    """List the API keys.
+
+    Parameters
+    ----------
+    no_header
+        Leave out the line with the columns' names.
+    """
     with open_here(terminal) as project:
         records = Keys(project.store).list()
     now = time.time()
@@ -60,7 +66,7 @@ def ls(*, terminal: _Terminal) -> None:
     ]
     header = ["ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES"]
     items = [{**_shown(record), "state": _state(record, now)} for record in records]
-    terminal.answer("ApiKeyList", {"items": items}, table(header, rows))
+    terminal.answer("ApiKeyList", {"items": items}, table(header, rows, no_header=no_header))
     if not records:
         terminal.note("no keys yet; make one with  cloche keys create NAME")
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from cloche.bundle.bundle import Bundle
 from cloche.bundle.diff import diff as compare
 from cloche.cli.here import open_here
 from cloche.cli.portrait import describe, difference, signature_table
@@ -16,13 +17,15 @@ from cloche.registry import ModelVersion
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
 
 
-def ls(model: str | None = None, /, *, terminal: _Terminal) -> None:
+def ls(model: str | None = None, /, *, no_header: bool = False, terminal: _Terminal) -> None:
     """List models and their versions.
 
     Parameters
     ----------
     model
         Only the versions of this one.
+    no_header
+        Leave out the line with the columns' names.
     """
     with open_here(terminal) as project:
         versions = project.registry.list(model)
@@ -37,7 +40,8 @@ def ls(model: str | None = None, /, *, terminal: _Terminal) -> None:
         for version in versions
     ]
     header = ["VERSION", "FRAMEWORK", "SIZE", "ALIASES", "CREATED"]
-    terminal.answer("ModelVersionList", {"items": [_shown(version) for version in versions]}, table(header, rows))
+    items = [version_body(version) for version in versions]
+    terminal.answer("ModelVersionList", {"items": items}, table(header, rows, no_header=no_header))
     if not versions:
         terminal.note("nothing is packed yet; begin with  cloche pack MODEL --name NAME")
 
@@ -61,13 +65,7 @@ def show(reference: str, /, *, terminal: _Terminal) -> None:
     }
     terminal.answer(
         "ModelVersion",
-        {
-            "reference": str(version),
-            "digest": bundle.digest,
-            "signer": bundle.signer,
-            "aliases": version.aliases,
-            "manifest": bundle.manifest,
-        },
+        version_body(version, bundle),
         [*pairs(facts | describe(bundle.manifest)), "", *signature_table(bundle.signature)],
     )
 
@@ -113,15 +111,17 @@ def diff(before: str, after: str, /, *, terminal: _Terminal) -> None:
     terminal.answer("Diff", {"diff": found}, difference(found))
 
 
-def _shown(version: ModelVersion) -> dict[str, Any]:
-    return {
+def version_body(version: ModelVersion, bundle: Bundle | None = None) -> dict[str, Any]:
+    """A version as every `--json` answer shows it; with its bundle, also the signer and the manifest."""
+    found = {
         "reference": str(version),
         "model": version.model,
-        "version": version.version,
+        "number": version.version,
         "digest": version.digest,
         "framework": version.framework,
         "size_bytes": version.size_bytes,
-        "metrics": version.metrics,
+        "quality": version.metrics,
         "aliases": version.aliases,
         "created": moment(version.created),
     }
+    return found if bundle is None else found | {"signer": bundle.signer, "manifest": bundle.manifest}
