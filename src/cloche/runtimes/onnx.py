@@ -12,7 +12,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from cloche.core.errors import ModelError
 from cloche.core.signature import Array, Columns, Field, Signature
-from cloche.runtimes.base import Read, RuntimePlace, RuntimeSpec
+from cloche.runtimes.base import Read, Runtime, RuntimePlace, RuntimeSpec, StepSpec
+from cloche.runtimes.steps import SteppedRuntime, load_step
 
 #: ONNX Runtime's words for a tensor's type -> the signature's.
 DATATYPES: Mapping[str, str] = {
@@ -87,10 +88,18 @@ class OnnxRuntime:
         ]
 
     @classmethod
-    def load(cls, spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> OnnxRuntime:
-        """The session over the bundle's model. Raises ModelError where it does not load or does not fit."""
+    def load(cls, spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> Runtime:
+        """The session over the bundle's model, behind its step where it has one.
+
+        Raises ModelError where something does not load or does not fit, MissingExtraError.
+        """
         threads = spec.bulk_threads if place.bulk else spec.threads
-        return cls(open_session(read(spec.entry), threads), signature)
+        if spec.step is None:
+            return cls(open_session(read(spec.entry), threads), signature)
+        step = load_step(spec.step, read)  # first: what is missing is told before a large graph is opened
+        session = open_session(read(spec.entry), threads)
+        inner = cls(session, _behind(spec.step, session, signature))
+        return SteppedRuntime(step, spec.step, inner, signature)
 
     def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         feed: dict[str, Array] = {}
@@ -111,6 +120,18 @@ class OnnxRuntime:
 
     def close(self) -> None:
         self._run = _closed
+
+
+def _behind(step: StepSpec, session: ort.InferenceSession, signature: Signature) -> Signature:
+    """The signature of the graph behind a step: what the step makes, by name, and the other columns in order."""
+    others = iter([field for field in signature.inputs if field.name not in step.inputs])
+    fields = []
+    for node in session.get_inputs():
+        made = node.name in step.outputs
+        field = None if made else next(others, None)
+        datatype = DATATYPES.get(node.type, "")
+        fields.append(field or Field(name=node.name, datatype=datatype, shape=(-1,) * len(node.shape)))
+    return Signature(inputs=tuple(fields), outputs=signature.outputs)
 
 
 def _fit_output(output: tuple[str, int, tuple[int, ...] | None], value: Array, rows: int) -> Array:

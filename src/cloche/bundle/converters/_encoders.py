@@ -1,6 +1,7 @@
-"""Exact ONNX for scikit-learn's imputers and encoders: float64 throughout, and a missing string is "".
+"""Exact ONNX for scikit-learn's imputers, encoders and Normalizer: float64, and a missing string is "".
 
-ONNX Runtime has no float64 imputer, and skl2onnx's encoders know neither missing values nor fractions; these
+ONNX Runtime has no float64 imputer, skl2onnx's encoders know neither missing values nor fractions, and its
+Normalizer divides a row of zeros by zero; these
 converters take the place of its own (`CONVERTERS` and `SHAPES` are handed to `convert_sklearn`).
 """
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+from sklearn.preprocessing import Normalizer, OneHotEncoder, OrdinalEncoder
 
 Values = npt.NDArray[Any]
 
@@ -207,8 +208,21 @@ def _imputed_shape(operator: Any) -> None:
     operator.outputs[0].type = kind([None, operator.raw_operator.n_features_in_])
 
 
+def _normalize(scope: Any, operator: Any, container: Any) -> None:
+    writer = Writer(scope, container)
+    if len(operator.inputs) > 1:
+        raise NotImplementedError("a Normalizer of several inputs is not converted")
+    rows, norm = writer.double(operator.inputs[0]), operator.raw_operator.norm
+    kind, axes = {"l2": "ReduceL2", "l1": "ReduceL1", "max": "ReduceMax"}[norm], writer.constant(np.array([1]))
+    length = writer.node(kind, writer.node("Abs", rows) if norm == "max" else rows, axes, keepdims=1)
+    empty = writer.node("Equal", length, writer.constant(np.array([0.0])))
+    safe = writer.node("Where", empty, writer.constant(np.array([1.0])), length)
+    writer.finish(operator.outputs[0], writer.node("Div", rows, safe))
+
+
 #: scikit-learn class -> what writes its nodes.
 CONVERTERS: dict[type, Callable[[Any, Any, Any], None]] = {
+    Normalizer: _normalize,
     OneHotEncoder: _one_hot,
     OrdinalEncoder: _ordinal,
     SimpleImputer: _impute,

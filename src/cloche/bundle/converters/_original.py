@@ -61,7 +61,7 @@ def given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fie
             Field(name="x", datatype="FP64", shape=(-1, int(model.n_features_in_))),
         )
         columns = draw_rows(Signature(inputs=fields, outputs=()), 256)
-        return _native(columns, names), columns, fields
+        return to_native(columns, names), columns, fields
     columns = to_columns(rows)
     if not count_rows(columns):
         raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
@@ -82,7 +82,7 @@ def given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fie
                 hint=f"the model was fitted on {', '.join(names)}",
             )
         columns = {name: columns[name] for name in names} if names else columns
-        native = _select(rows, names) if is_frame(rows) else _native(columns, names)
+        native = _select(rows, names) if is_frame(rows) else to_native(columns, names)
     return native, columns, infer_fields(columns)
 
 
@@ -95,7 +95,7 @@ def _select(frame: Any, names: list[str]) -> Any:
     return wrapped.select(names).to_native() if names else frame
 
 
-def _native(columns: Columns, names: list[str]) -> Any:
+def to_native(columns: Columns, names: list[str]) -> Any:
     """Columns as a fitted model takes them: a frame where it knows names and pandas is there, else an array."""
     if _is_array(columns):
         return columns["x"]
@@ -114,7 +114,7 @@ def _head(rows: Any, count: int) -> Any:
 def ask_original(model: Any, rows: Any, columns: Columns, fields: tuple[Field, ...]) -> Original:
     head = _head(rows, PROOF_ROWS)
     try:
-        answers = _answer(model, head)
+        answers = answer(model, head)
     except CANNOT as error:
         raise InputError(
             f"the model itself fails on these rows: {first_line(error)}",
@@ -132,13 +132,14 @@ def _ask_unseen(model: Any, columns: Columns) -> tuple[Columns, Columns] | None:
         for name, column in take_rows(columns, 0, 16).items()
     }
     try:
-        rows = _native(unseen, [str(name) for name in getattr(model, "feature_names_in_", [])])
-        return unseen, _answer(model, rows)
+        rows = to_native(unseen, [str(name) for name in getattr(model, "feature_names_in_", [])])
+        return unseen, answer(model, rows)
     except CANNOT:
         return None
 
 
-def _answer(model: Any, rows: Any) -> Columns:
+def answer(model: Any, rows: Any) -> Columns:
+    """The outputs by name: label and probabilities, or value."""
     if not is_classifier(model):
         value = np.asarray(model.predict(rows))
         return {"value": value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value}

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import sklearn
 from onnx import ModelProto
-from onnx.helper import make_attribute
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import (
     DoubleTensorType,
@@ -46,8 +45,6 @@ _URL = re.compile(r"\s*(?:See|Please|at|on|to)?\s*https?://\S+")
 
 OPSETS = {"": 21, "ai.onnx.ml": 3}
 MODEL_FILE = "model/model.onnx"
-#: Upper and lower case of all of Unicode; plain C knows ASCII only.
-LOCALE = "C.UTF-8"
 
 
 class Way(NamedTuple):
@@ -61,13 +58,13 @@ class Way(NamedTuple):
 
 def convert(model: Any, rows: object | None, options: ConvertOptions) -> Converted:
     """The model as ONNX that answers the proof rows exactly. Raises ConversionError, InputError."""
-    _check_kind(model)
+    check_kind(model)
     given, columns, fields = given_rows(model, rows)
     with warnings.catch_warnings():
         # About feature names and the like: the user has seen them at fit.
         warnings.simplefilter("ignore")
         original = ask_original(model, given, columns, fields)
-        data, signature = _first_exact(original, options)
+        data, signature = first_exact(original, options)
         row_s = time_one_row(original)
     return Converted(
         framework=f"scikit-learn {sklearn.__version__}",
@@ -89,7 +86,7 @@ def _unused(rows: object | None, columns: Columns) -> tuple[str, ...]:
     return tuple(name for name in given if name not in columns)
 
 
-def _check_kind(model: Any) -> None:
+def check_kind(model: Any) -> None:
     if not (is_classifier(model) or is_regressor(model)):
         raise ConversionError(
             f"{describe(model)} is neither a classifier nor a regressor",
@@ -103,7 +100,7 @@ def _check_kind(model: Any) -> None:
         raise ConversionError(words, code="CL-E802", hint="call fit before packing") from None
 
 
-def _first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Signature]:
+def first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Signature]:
     """The first way whose answers are the original's. Raises the most telling refusal of all ways."""
     refusal: ConversionError | None = None
     reasons: list[Exception] = []
@@ -169,18 +166,8 @@ def _convert_one(original: Original, way: Way) -> ModelProto:
     boolean = original.reference[outputs[0]].dtype.kind == "b"
     _graph.set_outputs(model, sources, boolean=boolean)
     _graph.rename(model, [field.name for field in fields], outputs)
-    _set_locale(model)
     _graph.strip(model)
     return model
-
-
-def _set_locale(model: ModelProto) -> None:
-    """Text steps in a locale that every machine has: the default is en_US.UTF-8, which images often lack."""
-    for node in model.graph.node:
-        if node.op_type == "StringNormalizer":
-            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
-            del node.attribute[:]
-            node.attribute.extend([*kept, make_attribute("locale", LOCALE)])
 
 
 def _convert_proto(model: Any, initial: list[tuple[str, Any]]) -> ModelProto:
@@ -202,8 +189,6 @@ def _convert_proto(model: Any, initial: list[tuple[str, Any]]) -> ModelProto:
 
 
 def _explain(reason: Exception) -> str:
-    if "Failed to construct locale" in str(reason):
-        return f"a text step changes case, which needs the locale {LOCALE}, and this machine has none of that name"
     unknown = re.search(r"<class '[\w.]*?(\w+)'>", str(reason))
     if unknown and ("shape calculator" in str(reason) or "converter" in str(reason)):
         return f"{unknown[1]} has no counterpart in ONNX that is known here"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from cloche.bundle.converters.base import Converted, ConvertOptions, load_heavy
+from cloche.bundle.converters.base import Converted, ConvertOptions, is_from, load_heavy
 from cloche.core.errors import MissingExtraError
 
 
@@ -15,17 +15,20 @@ class SklearnConverter:
     name = "sklearn"
 
     def accepts(self, model: object) -> bool:
-        """Whether a class of scikit-learn stands among its parents; imports nothing to find out."""
-        if isinstance(model, type):
-            return False
-        return any(parent.__module__.partition(".")[0] == "sklearn" for parent in type(model).__mro__)
+        return is_from(model, "sklearn")
 
     def convert(self, model: object, rows: object | None, options: ConvertOptions) -> Converted:
         check_packages()
         check_protobuf()
-        heavy = load_heavy("cloche.bundle.converters._skl2onnx", "a scikit-learn model", "sklearn")
+        half = "_sklearn_text" if _takes_text(model) else "_skl2onnx"
+        heavy = load_heavy(f"cloche.bundle.converters.{half}", "a scikit-learn model", "sklearn")
         converted: Converted = heavy.convert(model, rows, options)
         return converted
+
+
+def _takes_text(model: object) -> bool:
+    prepare = load_heavy("cloche.bundle.converters._prepare", "a scikit-learn model", "sklearn")
+    return any(type(part).__module__ == "sklearn.feature_extraction.text" for part in prepare.parts(model))
 
 
 #: One command puts right whatever is missing or too new.

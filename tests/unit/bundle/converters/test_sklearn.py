@@ -21,7 +21,6 @@ from sklearn.ensemble import (
     StackingClassifier,
     VotingClassifier,
 )
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -243,14 +242,6 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(name: str) -> None:
     assert caught.value.code == "CL-E802"
 
 
-def test_text_that_is_split_otherwise_is_refused_or_exact() -> None:
-    frame = pd.DataFrame({"text": ["good, very good!", "bad I think", "it's fine — naïve", "I a b"] * 10})
-    words = ColumnTransformer([("text", TfidfVectorizer(), "text")])
-    model = make_pipeline(words, LogisticRegression()).fit(frame, [1, 0, 1, 0] * 10)
-    with pytest.raises(ConversionError):
-        convert(model, frame)
-
-
 def test_a_mismatch_names_rows_and_distance() -> None:
     # No tolerance at all: float32 probabilities can't pass.
     model = GradientBoostingClassifier(n_estimators=5).fit(X3, Y3)
@@ -300,16 +291,6 @@ def test_every_missing_package_is_named_with_the_one_command_that_brings_it() ->
     with pytest.raises(MissingExtraError, match="needs no_such_a and no_such_b") as caught:
         check_packages(("no_such_a", "onnx", "no_such_b"))
     assert caught.value.hint == 'pip install "cloche[sklearn]"'
-
-
-def test_text_is_lowered_in_a_locale_that_every_machine_has() -> None:
-    frame = pd.DataFrame({"text": ["Café ÀGED good", "BAD ünder", "good Good", "bad ÉTÉ"] * 10})
-    labels = [1, 0, 1, 0] * 10
-    steps = ColumnTransformer([("text", TfidfVectorizer(token_pattern="[a-zA-Z]+"), "text")])
-    converted = convert(make_pipeline(steps, LogisticRegression()).fit(frame, labels), frame)
-    nodes = onnx.load_from_string(converted.files[MODEL]).graph.node
-    locales = [each.s for node in nodes for each in node.attribute if each.name == "locale"]
-    assert locales and set(locales) == {b"C.UTF-8"}
 
 
 def test_looking_at_a_model_imports_no_framework() -> None:
