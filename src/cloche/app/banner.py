@@ -47,6 +47,7 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
             "model": facts.model,
             "digest": facts.bundle.digest,
             "workers": facts.workers,
+            "sandbox": False if facts.bundle.manifest.runtime.kind == "python" else None,
             "predict": predict,
             "docs": docs,
             "try": curl,
@@ -54,7 +55,9 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
         return msgspec.json.encode(answer).decode() + "\n"
     what = facts.bundle.manifest
     size = format_size(sum(entry.size for entry in what.files))
-    where = "in hosts of its own" if what.runtime.kind == "python" else "in the workers"
+    where = "in the workers"
+    if what.runtime.kind == "python":
+        where = "in hosts of its own, without a sandbox: the code may do what you may"
     speed = "" if what.measured is None else f", {format_duration(what.measured.row_p50_s)} a row when packed"
     champion = "" if facts.champion is None else f"; champion is {facts.champion}"
     lines = {

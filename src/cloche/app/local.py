@@ -140,7 +140,8 @@ def load(model: Bundle | Path | str, *, allow_code: bool = False, directory: Pat
 
     The same bytes and the same code answer as when it is served: it is verified, its golden examples are
     run, and rows are checked against its signature. A bundle with Python code runs in a process of its own,
-    which ends with this one, and only with `allow_code=True` or `allow_code = true` under `[serve]`.
+    which ends with this one, and only with `allow_code=True` or `allow_code = true` under `[serve]`; there is no
+    sandbox around it, so that it may do what you may.
 
     Raises NotFoundError, and RefusedError for a bundle that was changed, whose signer is unknown (CL-E405),
     whose golden examples fail (CL-E410), or that carries code where none is allowed (CL-E406).

@@ -17,10 +17,14 @@ from cloche.app.choose import Chosen, choose, no_code
 from cloche.app.project import Project
 from cloche.bundle.bundle import Bundle
 from cloche.control import lock
+from cloche.control.adopt import live_slots
+from cloche.core.board import Board
 from cloche.core.errors import ConfigError, RefusedError
 from cloche.core.keys import KeyRecord
+from cloche.core.machine import free_memory
 from cloche.core.member import pass_json
 from cloche.core.platform import runtime_directory
+from cloche.core.units import format_size
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.runtimes.requirements import check_requirements
 from cloche.settings import Settings
@@ -40,13 +44,16 @@ def up(
     *,
     tls_elsewhere: bool = False,
     as_json: bool = False,
+    colour: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> NoReturn:
     """Serve `model`, or what `cloche.toml` describes; this process becomes the supervisor and does not return.
 
     `model` is a reference, a bundle's folder or archive, or a model file or class, which is packed first.
-    `tls_elsewhere` says that a proxy in front ends TLS. Raises ConflictError CL-E501 when it runs already,
-    RefusedError (CL-E405 signer, CL-E406 code, CL-E409 network), NotFoundError, ConfigError.
+    `tls_elsewhere` says that a proxy in front ends TLS, `colour` that stderr takes it.
+
+    Raises ConflictError CL-E501 when it runs already, RefusedError (CL-E405 signer, CL-E406 code, CL-E409
+    network, CL-E412 memory), NotFoundError, ConfigError.
     """
     runtime = runtime_folder(project.settings)
     lock.check_free(runtime)
@@ -54,7 +61,7 @@ def up(
     note_limits(project, chosen, progress)
     wish = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
     project.close()
-    become_supervisor(wish, runtime)
+    become_supervisor(wish | {"colour": colour}, runtime)
 
 
 def runtime_folder(settings: Settings) -> Path:
@@ -80,9 +87,11 @@ def make_wish(
     _check_code(bundle, allowed=serve.allow_code)
     bundle.verify()  # workers verify what they load; a changed card or profile is told here
     _check_bind(serve.host, keys, loopback=loopback, tls_elsewhere=tls_elsewhere)
+    is_code = bundle.manifest.runtime.kind == "python"
+    if not is_served(runtime):  # what runs already has its memory
+        check_memory(bundle, HOSTS if is_code else serve.workers, free_memory())
     keys_required = online.access.keys or not loopback
     trusted = sorted(project.trusted())
-    is_code = bundle.manifest.runtime.kind == "python"
     sockets = [str(runtime / f"host-{index}.sock") for index in range(HOSTS)] if is_code else []
     worker = {
         "deployment": online.name,
@@ -182,6 +191,26 @@ def _check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, tls_els
             code="CL-E409",
             hint="make one first: cloche keys create NAME",
         )
+
+
+def is_served(runtime: Path) -> bool:
+    """Whether workers or hosts of a dead supervisor's still run, which this start takes over."""
+    board = runtime / "board"
+    return board.exists() and bool(live_slots(Board(board)))
+
+
+def check_memory(bundle: Bundle, processes: int, free: int | None) -> None:
+    """Raise RefusedError CL-E412 when so many processes with the model take more than is free."""
+    measured = bundle.manifest.measured
+    if measured is None or free is None or measured.memory_bytes * processes <= free:
+        return
+    where = f"each of {processes} processes" if processes > 1 else "its process"
+    raise RefusedError(
+        f"{bundle.reference or bundle.name} takes about {format_size(measured.memory_bytes)} of memory "
+        f"in {where}, and {format_size(free)} is free",
+        code="CL-E412",
+        hint="free some, raise the container's limit, or start fewer with --workers",
+    )
 
 
 def note_limits(project: Project, chosen: Chosen, progress: Callable[[str], None] | None) -> None:

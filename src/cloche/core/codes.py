@@ -75,6 +75,11 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E409": ("Not open to the network without keys and TLS", "Set keys and --i-terminate-tls-elsewhere."),
     "CL-E410": ("The golden examples failed", "The model answers differently here than when it was packed."),
     "CL-E411": ("A process without network can't be made here", "Install bubblewrap, or pack from Python."),
+    "CL-E412": (
+        "Not enough memory",
+        "The model would take more than is free (or than the container may have). Free some, start fewer "
+        "workers, or raise the limit.",
+    ),
     "CL-E500": ("Held by something else", "The message names what."),
     "CL-E501": (
         "Cloche is running already",

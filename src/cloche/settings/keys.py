@@ -12,6 +12,7 @@ from typing import Any, get_args
 import msgspec
 
 from cloche.core.errors import ConfigError
+from cloche.core.machine import usable_cores
 from cloche.core.reference import parse_reference
 from cloche.core.units import parse_duration, parse_rate, parse_size, shown
 from cloche.settings.tree import OnInvalid
@@ -41,13 +42,6 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> tuple[str, ...]:
         return tuple(self.path.split("."))
-
-
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def looks_like_path(model: str) -> bool:

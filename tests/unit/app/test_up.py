@@ -20,7 +20,7 @@ from cloche.app.archives import export_bundle
 from cloche.app.choose import choose
 from cloche.app.local import pack_into
 from cloche.app.project import Project, open_project
-from cloche.app.up import make_wish, note_limits, runtime_folder
+from cloche.app.up import check_memory, make_wish, note_limits, runtime_folder
 from cloche.app.worker import WorkerConfig
 from cloche.control.wish import Wish
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
@@ -119,6 +119,17 @@ def test_a_limit_for_a_key_that_there_is_not_is_noted(packed: Path, short: Path,
         note_limits(project, choose(project, None), said.append)
         Keys(project.store).revoke("phone")
     assert said == ["warning: no API key has the name of these limits: moblie (there are: phone)"]
+
+
+def test_what_the_processes_would_take_is_compared_with_what_is_free(project: Project) -> None:
+    bundle = choose(project, "churn").bundle
+    measured = bundle.manifest.measured
+    assert measured is not None
+    check_memory(bundle, 4, None)
+    check_memory(bundle, 4, 4 * measured.memory_bytes)
+    with pytest.raises(RefusedError, match=r"in each of 4 processes, and .* is free") as caught:
+        check_memory(bundle, 4, 4 * measured.memory_bytes - 1)
+    assert caught.value.code == "CL-E412"
 
 
 def test_the_banner_can_be_one_json_object(project: Project) -> None:

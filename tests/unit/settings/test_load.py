@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from cloche.core.errors import ConfigError, NotFoundError
+from cloche.core.machine import usable_cores
 from cloche.core.units import Rate
 from cloche.settings import Cache, Settings, default_online, load_settings
-from cloche.settings.keys import MAX_WORKERS, usable_cores
+from cloche.settings.keys import MAX_WORKERS
 
 Load = Callable[..., Settings]
 
@@ -127,6 +128,7 @@ def test_variables_reach_every_kind_of_key(load: Load, tmp_path: Path) -> None:
         "CLOCHE_ONLINE__FRAUD_EU__ACCESS__LIMITS__MOBILE": "5/s",
         "HOME": "/nowhere",
         "CLOCHE_DEBUG": "1",
+        "CLOCHE_KEY": "clk_live_…",
     }
     settings = load('[online.fraud-eu]\nmodel = "fraud"\n', environ)
     assert (settings.serve.allow_code, settings.serve.load_timeout_s, settings.project) == (True, 90.0, "123")
