@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -65,7 +66,15 @@ class Answer:
 class Serving:
     """A Serving is one `cloche up`: its process is the supervisor."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes], log: Path, url: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        process: subprocess.Popen[bytes],
+        log: Path,
+        url: str,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.context = context
         self.folder = folder
         self.process = process
         self.log = log
@@ -86,7 +95,7 @@ class Serving:
             self.url + path, data, {**named, **(headers or {})}, method=method or ("POST" if data else "GET")
         )
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
+            with urllib.request.urlopen(request, timeout=timeout, context=self.context) as answer:
                 return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
@@ -136,7 +145,12 @@ class Serving:
 
 
 @contextlib.contextmanager
-def up(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Serving]:
+def up(
+    folder: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[Serving]:
     """`cloche up …` on a free port, ready; nothing of it is left afterwards."""
     log = folder / f"up-{time.monotonic_ns()}.log"
     with log.open("wb") as out:
@@ -147,11 +161,11 @@ def up(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> I
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    serving = Serving(folder, process, log, "")
+    serving = Serving(folder, process, log, "", context)
 
     def url() -> str | None:
         assert process.poll() is None, f"cloche up ended with {process.returncode}:\n{log.read_text()}"
-        found = re.search(r"(http://[^/\s]+)/predict/", log.read_text())
+        found = re.search(r"(https?://[^/\s]+)/predict/", log.read_text())
         return found[1] if found else None
 
     try:

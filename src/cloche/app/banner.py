@@ -30,13 +30,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     workers: int
     keys_required: bool
+    encrypted: bool
     data: Path
     champion: str | None = None
 
 
 def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
     """The lines for people, or one JSON object; `runtime` takes an example that is too long for a line."""
-    base = f"http://{_reachable(facts.host)}:{PORT}"
+    scheme = "https" if facts.encrypted else "http"
+    base = f"{scheme}://{_reachable(facts.host)}:{PORT}"
     predict, docs = f"{base}/predict/{facts.deployment}", f"{base}/docs"
     curl = _curl(facts, predict, runtime)
     if as_json:

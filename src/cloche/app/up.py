@@ -27,6 +27,7 @@ from cloche.core.platform import runtime_directory
 from cloche.core.units import format_size
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.runtimes.requirements import check_requirements
+from cloche.serving.tls import Certificates
 from cloche.settings import Settings
 from cloche.store.keys import Keys
 
@@ -52,8 +53,8 @@ def up(
     `model` is a reference, a bundle's folder or archive, or a model file or class, which is packed first.
     `tls_elsewhere` says that a proxy in front ends TLS, `colour` that stderr takes it.
 
-    Raises ConflictError CL-E501 when it runs already, RefusedError (CL-E405 signer, CL-E406 code, CL-E409
-    network, CL-E412 memory), NotFoundError, ConfigError.
+    Raises ConflictError CL-E501 when it runs already,
+    RefusedError (CL-E405 signer, CL-E406 code, CL-E409 network, CL-E412 memory), NotFoundError, ConfigError.
     """
     runtime = runtime_folder(project.settings)
     lock.check_free(runtime)
@@ -86,7 +87,9 @@ def make_wish(
     loopback = _is_loopback(serve.host)
     _check_code(bundle, allowed=serve.allow_code)
     bundle.verify()  # workers verify what they load; a changed card or profile is told here
-    _check_bind(serve.host, keys, loopback=loopback, tls_elsewhere=tls_elsewhere)
+    if serve.tls is not None:
+        Certificates(serve.tls.cert, serve.tls.key)  # workers read them again: what is wrong is told here
+    _check_bind(serve.host, keys, loopback=loopback, encrypted=serve.tls is not None or tls_elsewhere)
     is_code = bundle.manifest.runtime.kind == "python"
     if not is_served(runtime):  # what runs already has its memory
         check_memory(bundle, HOSTS if is_code else serve.workers, free_memory())
@@ -108,6 +111,7 @@ def make_wish(
         "hosts": sockets,
         "loopback": loopback,
         "max_body": serve.max_body,
+        "tls": None if serve.tls is None else [str(serve.tls.cert), str(serve.tls.key)],
     }
     wish = {
         "runtime": str(runtime),
@@ -132,6 +136,7 @@ def make_wish(
         host=serve.host,
         workers=serve.workers,
         keys_required=keys_required,
+        encrypted=serve.tls is not None,
         data=settings.data,
         champion=_other_champion(project, chosen.version),
     )
@@ -176,14 +181,15 @@ def _check_code(bundle: Bundle, *, allowed: bool) -> None:
         check_requirements(bundle.manifest.requirements)
 
 
-def _check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, tls_elsewhere: bool) -> None:
+def _check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, encrypted: bool) -> None:
     if loopback:
         return
-    if not tls_elsewhere:
+    if not encrypted:
         raise RefusedError(
             f"{host} can be reached from other machines, and what would be said there is not encrypted",
             code="CL-E409",
-            hint="put a proxy that ends TLS in front and say --i-terminate-tls-elsewhere, or use 127.0.0.1",
+            hint="write [serve] tls = { cert = …, key = … }, or put a proxy that ends TLS in front and say "
+            "--i-terminate-tls-elsewhere, or use 127.0.0.1",
         )
     if not keys:
         raise RefusedError(

@@ -33,8 +33,9 @@ from cloche.serving.keyring import FollowedKeys
 from cloche.serving.limits import RateLimiter
 from cloche.serving.pages import Pages
 from cloche.serving.predictions import Deployment, Predictions
-from cloche.serving.protocols.base import Live, find_dialects
+from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.state import WorkerState
+from cloche.serving.tls import Certificates
 from cloche.serving.worker import serve
 
 
@@ -64,6 +65,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
     trusted: tuple[str, ...] = ()
+    #: The files of the certificate and its key, where TLS is spoken.
+    tls: tuple[str, str] | None = None
 
     @property
     def ref(self) -> str:
@@ -117,7 +120,7 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
         keys_required=config.keys_required,
         is_ready=state.answers,
     )
-    dialects = [dialect(live) for dialect in find_dialects()]
+    dialects = dialects_for(live)
     policy = Policy(keys_required=config.keys_required, loopback=config.loopback, limits=config.limits)
     guard = Guard(policy, keys, RateLimiter(member.board, slot))
     deployment = Deployment(live, engine, batcher, counters, deadline_s=config.deadline_s)
@@ -141,7 +144,8 @@ async def _run(config: WorkerConfig, loaded: Loaded, member: Member) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
-    await serve(member, app, state, deadline_s=config.deadline_s)
+    certificates = Certificates(*map(Path, config.tls)) if config.tls else None
+    await serve(member, app, state, deadline_s=config.deadline_s, certificates=certificates)
 
 
 def main() -> None:

@@ -30,13 +30,15 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E114": ("The body is too large", "Send it in parts; the limit is in the message."),
     "CL-E115": (
         "The media type is not understood",
-        "Send application/json, or application/octet-stream on /v2; not compressed.",
+        "Send what the message names; on /v2 application/json or application/octet-stream. Content-Encoding may be "
+        "gzip, deflate or zstd.",
     ),
     "CL-E116": ("The path is ambiguous", "Send it without //, .., %2f or ;."),
     "CL-E117": ("A header or parameter is wrong", "The message names it and what it may hold."),
     "CL-E118": ("This input makes the model crash", "It is refused for ten minutes; mend the model."),
     "CL-E119": ("The request came too slowly", "Send the headers within 10 s and the body at 1 KiB/s or more."),
     "CL-E120": ("The request is not HTTP/1.1", "Use an HTTP client; nothing of the request was taken."),
+    "CL-E121": ("The answer's form is not known", "Accept one of the media types that the message names."),
     "CL-E200": ("You asked wrongly", "Read the message; `--help` shows what can be asked."),
     "CL-E201": ("A setting is wrong", "The message names the key and what it may hold."),
     "CL-E202": ("A setting is not known", "Remove it or mend its spelling."),
@@ -44,6 +46,7 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E204": ("Rows and labels don't fit", "Give as many labels as rows, and at least one row."),
     "CL-E205": ("A framework is not known", "Pack a scikit-learn model, an ONNX file or a Python class."),
     "CL-E206": ("A file can't be read", "Check the path and the format: .parquet, .csv or .jsonl."),
+    "CL-E207": ("TLS can't be set up", "Name a certificate and its key, both PEM, in [serve] tls."),
     "CL-E300": ("It is not there", "List what is there with `cloche models ls`."),
     "CL-E301": ("No such model, version or alias", "List them with `cloche models ls`."),
     "CL-E302": ("No such key", "List them with `cloche keys ls`."),
@@ -72,7 +75,7 @@ CODES: dict[str, tuple[str, str]] = {
         "only; it is read in a process without network, and the bundle holds no pickle.",
     ),
     "CL-E408": ("The archive is not safe", "It holds something that a bundle never holds."),
-    "CL-E409": ("Not open to the network without keys and TLS", "Set keys and --i-terminate-tls-elsewhere."),
+    "CL-E409": ("Not open to the network without keys and TLS", "Make a key and set [serve] tls, or say that a proxy ends TLS."),
     "CL-E410": ("The golden examples failed", "The model answers differently here than when it was packed."),
     "CL-E411": ("A process without network can't be made here", "Install bubblewrap, or pack from Python."),
     "CL-E412": (

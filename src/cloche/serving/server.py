@@ -21,6 +21,7 @@ from cloche.serving.lookout import Lookout
 from cloche.serving.predictions import Predictions
 from cloche.serving.problems import refusal_body
 from cloche.serving.state import WorkerState
+from cloche.serving.tls import Certificates
 
 HEADER_BYTES = 16 * 1024
 HEADER_FIELDS = 100
@@ -34,6 +35,8 @@ FRAMING_BYTES = 1024 * 1024
 UNREAD_S = 30.0
 #: A connection that came at the very end of a drain has so long to say what it came for.
 FIRST_WORD_S = 1.0
+#: At the very end of a drain, a handshake of TLS that has begun has so long.
+HANDSHAKE_S = 0.5
 MOST_CONNECTIONS = 4096
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
@@ -133,6 +136,8 @@ class Connection(HttpToolsProtocol):
         if dialect is None or self.expect_100_continue or self.flow.write_paused:
             return False  # who does not read its answers takes the way on which writing waits
         headers = dict(self.headers)
+        if b"content-encoding" in headers:
+            return False  # what it inflates to may be large
         if int(headers.get(b"content-length", LARGEST + 1)) > min(LARGEST, self.max_body):
             return False
         # HTTP/1.0 is kept alive on request only, and then wants to be told so: uvicorn's way is to close it
@@ -253,7 +258,13 @@ def _without_upgrade(data: bytes) -> bytes:
 class Server:
     """A Server accepts on sockets that it was given and does not own."""
 
-    def __init__(self, app: App, state: WorkerState, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        app: App,
+        state: WorkerState,
+        sockets: list[socket.socket],
+        certificates: Certificates | None = None,
+    ) -> None:
         self._config = uvicorn.Config(
             app, interface="asgi3", ws="none", lifespan="off", log_config=None, access_log=False,
             server_header=False, timeout_keep_alive=KEEP_ALIVE_S, proxy_headers=False, log_level="error",
@@ -263,14 +274,18 @@ class Server:
         self._state = ServerState()
         self._app = app
         self._sockets = sockets
+        self._certificates = certificates
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         self._lookout = Lookout(loop)
         self.tick()
+        tls: dict[str, Any] = {}
+        if self._certificates is not None:
+            tls = {"ssl": self._certificates.context, "ssl_handshake_timeout": HEADER_S}
         for listening in self._sockets:
-            server = await loop.create_server(self._protocol, sock=listening, backlog=BACKLOG)
+            server = await loop.create_server(self._protocol, sock=listening, backlog=BACKLOG, **tls)
             self._servers.append(server)
 
     def _protocol(self) -> Connection:
@@ -286,10 +301,12 @@ class Server:
         return len(self._state.connections)
 
     def tick(self) -> None:
-        """Once a second: the Date header, what comes or is read too slowly, and what nobody uses."""
+        """Once a second: the Date header, the certificate, what comes or is read too slowly, what nobody uses."""
         date = formatdate(usegmt=True).encode()
         self._state.default_headers = [(b"date", date)]
         self._worker_state.date_line = b"date: %b\r\n" % date
+        if self._certificates is not None:
+            self._certificates.refresh()
         now = time.monotonic()
         for connection in list(self._state.connections):
             if isinstance(connection, Connection):
@@ -302,7 +319,8 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let what is in flight finish (at most `grace_s`), close."""
-        await asyncio.sleep(0.01)  # a loop that was held up has not seen yet who is in the queue
+        # a loop that was held up has not seen yet who is in the queue, nor who is shaking hands
+        await asyncio.sleep(0.01 if self._certificates is None else HANDSHAKE_S)
         for server in self._servers:
             server.close()
         now = time.monotonic()

@@ -9,6 +9,7 @@ from cloche.core.member import Member
 from cloche.serving.http import App
 from cloche.serving.server import Server
 from cloche.serving.state import WorkerState
+from cloche.serving.tls import Certificates
 
 TICK_S = 1.0
 #: What is in flight when the lame-duck window ends has so long beyond its deadline.
@@ -16,7 +17,14 @@ GRACE_S = 5.0
 _log = logging.getLogger("cloche.worker")
 
 
-async def serve(member: Member, app: App, state: WorkerState, *, deadline_s: float) -> None:
+async def serve(
+    member: Member,
+    app: App,
+    state: WorkerState,
+    *,
+    deadline_s: float,
+    certificates: Certificates | None = None,
+) -> None:
     """Answer until the supervisor asks for a drain, then leave nothing unanswered.
 
     Phase one: not ready, answers close their connections, new ones are still taken for the lame-duck window.
@@ -24,7 +32,7 @@ async def serve(member: Member, app: App, state: WorkerState, *, deadline_s: flo
     """
     loop = asyncio.get_running_loop()
     draining = asyncio.Event()
-    server = Server(app, state, member.sockets)
+    server = Server(app, state, member.sockets, certificates)
     await server.start()
     state.is_ready = True
     member.ready()

@@ -126,7 +126,7 @@ def _absolute(text: str, base: Path) -> str:
     return os.path.normpath(base / text)
 
 
-def _data(value: object, base: Path) -> Path:
+def _path(value: object, base: Path) -> Path:
     return Path(_absolute(_text(value), base))
 
 
@@ -179,7 +179,7 @@ KEYS = (
     ),
     Key(
         path="project.data",
-        parse=_data,
+        parse=_path,
         default=".cloche",
         refers=True,
         meaning="The folder for the database, the bundles and the signing key, relative to this file.",
@@ -231,6 +231,16 @@ KEYS = (
         parse=_size("1kB", "2GB"),
         default="64MB",
         meaning="The largest body of a request, 1kB to 2GB.",
+    ),
+    Key(
+        path="serve.tls.cert",
+        parse=_path,
+        meaning="The file of the certificate and its chain, PEM; read again when it changes.",
+    ),
+    Key(
+        path="serve.tls.key",
+        parse=_path,
+        meaning="The file of the key to it, PEM, without a password.",
     ),
     Key(
         path="online.*.model",

@@ -12,7 +12,7 @@ import msgspec
 
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.settings.reader import Reader
-from cloche.settings.tree import Access, Cache, Online, Serve, Settings
+from cloche.settings.tree import Access, Cache, Online, Serve, Settings, Tls
 
 FILE_NAME = "cloche.toml"
 
@@ -71,6 +71,7 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
             "keep one; several in one file come in a later version",
         )
     online = _online(reader, names[0]) if names else None
+    tls = _tls(reader)
     if reader.problems:
         return None
     data: Path = reader.given("project").get("data") or root / ".cloche"
@@ -89,9 +90,22 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
             load_timeout_s=reader.value("serve", "load_timeout"),
             lame_duck_s=reader.value("serve", "lame_duck"),
             max_body=reader.value("serve", "max_body"),
+            tls=tls,
         ),
         online=online,
     )
+
+
+def _tls(reader: Reader) -> Tls | None:
+    table = ("serve", "tls")
+    cert, key = (reader.value(*table, name) for name in ("cert", "key"))
+    if cert is None and key is None:
+        return None
+    for name, value in (("cert", cert), ("key", key)):
+        if value is None:
+            reader.blame((*table, name), "the certificate and its key belong together", f'write {name} = "….pem"')
+            return None
+    return Tls(cert=cert, key=key)
 
 
 def _online(reader: Reader, name: str) -> Online | None:

@@ -13,6 +13,13 @@ from cloche.core.units import Rate
 OnInvalid = Literal["reject", "flag", "allow"]
 
 
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """A Tls is a certificate with its chain and the key to it, two PEM files."""
+
+    cert: Path
+    key: Path
+
+
 class Serve(msgspec.Struct, frozen=True, kw_only=True):
     """A Serve is how this machine serves; `max_body` is bytes."""
 
@@ -23,6 +30,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
     load_timeout_s: float
     lame_duck_s: float
     max_body: int
+    tls: Tls | None
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
