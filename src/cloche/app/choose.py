@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +20,9 @@ from cloche.registry import ModelVersion
 from cloche.settings import Online, default_online
 from cloche.settings.keys import looks_like_path
 
+if TYPE_CHECKING:
+    from cloche.bundle.pack import Progress
+
 _FILES = (".onnx", ".pkl", ".joblib", SUFFIX)
 
 
@@ -31,7 +34,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     bundle: Bundle
 
 
-def choose(project: Project, model: str | None, *, progress: Callable[[str], None] | None = None) -> Chosen:
+def choose(project: Project, model: str | None, *, progress: Progress | None = None) -> Chosen:
     """What to serve; a file or class that is not packed yet is packed and registered."""
     described = project.settings.online
     if model is None:
@@ -59,7 +62,7 @@ def no_code(what: str) -> RefusedError:
 
 
 def _find(
-    project: Project, model: str, name: str | None, progress: Callable[[str], None] | None
+    project: Project, model: str, name: str | None, progress: Progress | None
 ) -> tuple[ModelVersion, Bundle]:
     path = Path(model)
     is_class = ".py:" in model
@@ -82,7 +85,7 @@ def _find(
     return project.registry.resolve(bundle.reference), bundle
 
 
-def _pack(project: Project, model: str, name: str, progress: Callable[[str], None] | None) -> Bundle:
+def _pack(project: Project, model: str, name: str, progress: Progress | None) -> Bundle:
     """The bundle of a model file or class: made now, unless this very file was packed under this name before.
 
     Otherwise each `up` of the same file would be another version, and could take over nothing that runs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cloche.app.loaded import Loaded
@@ -12,10 +12,10 @@ from cloche.bundle.converters._source import list_classes
 from cloche.bundle.converters.base import Converted, ConvertOptions, find_converter
 from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.lineage import trace
-from cloche.bundle.pack import PackOptions, build
+from cloche.bundle.pack import PackOptions, Progress, build
 from cloche.bundle.pickles import convert_pickle, is_pickle
 from cloche.bundle.sbom import package_of
-from cloche.core.errors import ConfigError, NotFoundError
+from cloche.core.errors import ConfigError, NotFoundError, RefusedError
 from cloche.core.reference import check_name
 from cloche.registry import ModelVersion
 from cloche.settings.keys import looks_like_path
@@ -40,6 +40,8 @@ def pack(
     directory: Path | str | None = None,
 ) -> Bundle:
     """Pack a model as the next version of `name`: convert, prove, measure, sign and register it.
+
+    What is packed once more, from the very same model, rows and words, keeps the version that it has.
 
     Parameters
     ----------
@@ -94,7 +96,7 @@ def pack_into(
     code: tuple[str, ...] | None = None,
     requirements: tuple[str, ...] = (),
     trust_pickle: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """`pack` into a project that is open; `progress` hears what is done next."""
     options = options or PackOptions()
@@ -113,7 +115,19 @@ def pack_into(
             options=options,
             progress=progress,
         )
-        return project.register(bundle)
+        return _packed_before(project, bundle) or project.register(bundle)
+
+
+def _packed_before(project: Project, bundle: Bundle) -> Bundle | None:
+    """The highest version of this bundle's model, where it was made of the same and is whole."""
+    try:
+        latest = project.open(bundle.name)
+        if latest.signer == bundle.signer and latest.repeats(bundle):
+            latest.verify()
+            return latest
+    except (NotFoundError, RefusedError):
+        pass
+    return None
 
 
 def _convert(model: object, X: object | None, options: ConvertOptions, *, trust_pickle: bool) -> Converted:

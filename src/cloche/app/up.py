@@ -7,8 +7,9 @@ import ipaddress
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -31,6 +32,9 @@ from cloche.serving.tls import Certificates
 from cloche.settings import Settings
 from cloche.store.keys import Keys
 
+if TYPE_CHECKING:
+    from cloche.bundle.pack import Progress
+
 #: One answers, one is a warm spare.
 HOSTS = 2
 _GRACE_S = 5.0
@@ -46,20 +50,22 @@ def up(
     tls_elsewhere: bool = False,
     as_json: bool = False,
     colour: bool = False,
-    progress: Callable[[str], None] | None = None,
+    note: Callable[[str], None] | None = None,
+    packing: AbstractContextManager[Progress | None] | None = None,
 ) -> NoReturn:
     """Serve `model`, or what `cloche.toml` describes; this process becomes the supervisor and does not return.
 
     `model` is a reference, a bundle's folder or archive, or a model file or class, which is packed first.
     `tls_elsewhere` says that a proxy in front ends TLS, `colour` that stderr takes it.
 
-    Raises ConflictError CL-E501 when it runs already,
-    RefusedError (CL-E405 signer, CL-E406 code, CL-E409 network, CL-E412 memory), NotFoundError, ConfigError.
+    Raises ConflictError CL-E501 when it runs already, RefusedError (CL-E405 signer, CL-E406 code, CL-E409
+    network, CL-E412 memory), NotFoundError, ConfigError.
     """
     runtime = runtime_folder(project.settings)
     lock.check_free(runtime)
-    chosen = choose(project, model, progress=progress)
-    note_limits(project, chosen, progress)
+    with packing or nullcontext() as progress:
+        chosen = choose(project, model, progress=progress)
+    note_limits(project, chosen, note)
     wish = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
     project.close()
     become_supervisor(wish | {"colour": colour}, runtime)
@@ -219,13 +225,13 @@ def check_memory(bundle: Bundle, processes: int, free: int | None) -> None:
     )
 
 
-def note_limits(project: Project, chosen: Chosen, progress: Callable[[str], None] | None) -> None:
+def note_limits(project: Project, chosen: Chosen, note: Callable[[str], None] | None) -> None:
     """Say which limits are nobody's: a name that is mistyped would leave its caller with the default."""
     known = sorted({key.name for key in Keys(project.store).load()})
     strange = sorted({*chosen.online.access.limits} - {*known, "default"})
-    if strange and progress is not None:
+    if strange and note is not None:
         keys = f"there are: {', '.join(known)}" if known else "there are none yet"
-        progress(f"warning: no API key has the name of these limits: {', '.join(strange)} ({keys})")
+        note(f"warning: no API key has the name of these limits: {', '.join(strange)} ({keys})")
 
 
 def _other_champion(project: Project, version: ModelVersion) -> str | None:

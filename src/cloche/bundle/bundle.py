@@ -8,6 +8,8 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
+
 from cloche.bundle.golden import Golden, decode_golden
 from cloche.bundle.manifest import (
     MANIFEST,
@@ -97,6 +99,10 @@ class Bundle:
                         f"{found} does not belong to the bundle", code="CL-E404", where=str(self.path / found)
                     )
 
+    def repeats(self, other: Bundle) -> bool:
+        """Whether both were made of the same: nothing differs but when that was, and what was timed."""
+        return _made_of(self.manifest) == _made_of(other.manifest)
+
     def golden(self) -> Golden:
         """The examples and what the model answered to them when it was packed."""
         return decode_golden(self.read(GOLDEN), self.signature)
@@ -124,6 +130,17 @@ def _proof(what: Manifest) -> list[str]:
         found.append(f"{format_duration(what.measured.row_p50_s)} a row")
     found += [f"{name} {value:.4g}" for name, value in list((what.quality or {}).items())[:1]]
     return [*found, *what.notes]
+
+
+def _made_of(what: Manifest) -> Manifest:
+    """The manifest without the time, what was timed, and the files that tell of both."""
+    return msgspec.structs.replace(
+        what,
+        created="",
+        measured=None,
+        runtime=msgspec.structs.replace(what.runtime, threads=1, bulk_threads=1),
+        files=tuple(entry for entry in what.files if entry.path not in (CARD, SBOM)),
+    )
 
 
 def check_bytes(entry: FileEntry, data: bytes) -> None:

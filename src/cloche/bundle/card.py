@@ -11,13 +11,13 @@ from cloche.core.units import format_duration, format_size
 _NOT_SAID = "Not said. Write it with `pack(..., about=...)` before you give the bundle to others."
 
 
-def make_card(manifest: Manifest, about: str | None = None) -> str:
-    """Markdown; `about` is what whoever packed it says of its purpose and limits."""
+def make_card(manifest: Manifest) -> str:
+    """The card as Markdown."""
     parts = [
         f"# {manifest.name}",
         f"{manifest.description}, {manifest.task}, from {manifest.framework}; packed {manifest.created}.",
         "## For whom, and for what",
-        about.strip() if about else _NOT_SAID,
+        manifest.about.strip() if manifest.about else _NOT_SAID,
         f"Licence: {manifest.licence or 'not said'}.",
         "## What goes in, what comes out",
         _fields("input", manifest.signature.inputs),
@@ -35,7 +35,12 @@ def make_card(manifest: Manifest, about: str | None = None) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """The text on one line, and not as the end of a cell."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _fields(what: str, fields: tuple[Field, ...]) -> str:

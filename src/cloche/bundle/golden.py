@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from cloche.bundle.parity import differences
 from cloche.core.errors import RefusedError
 from cloche.core.signature import FLOATS, Array, Columns, Field, Signature, count_rows, take_rows
 
@@ -117,7 +118,7 @@ def mismatch(expected: Columns, answers: Columns, *, rtol: float, atol: float) -
         given = answers.get(name)
         if given is None or given.shape != wanted.shape:
             return f"output {name} has shape {None if given is None else given.shape}, not {wanted.shape}"
-        wrong = differs(wanted, given, rtol=rtol, atol=atol)
+        wrong, _ = differences(wanted, given, rtol=rtol, atol=atol)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             return (
@@ -125,16 +126,6 @@ def mismatch(expected: Columns, answers: Columns, *, rtol: float, atol: float) -
                 f"row {row} gives {given[row]!s:.60}, not {wanted[row]!s:.60}"
             )
     return None
-
-
-def differs(wanted: Array, given: Array, *, rtol: float, atol: float) -> Array:
-    """A bool a row: whether any of its values is farther off than atol + rtol·|wanted|, or not equal."""
-    if wanted.dtype.kind == "f":
-        left, right = wanted.astype(np.float64), np.asarray(given, dtype=np.float64)
-        wrong = ~np.isclose(right, left, rtol=rtol, atol=atol, equal_nan=True)
-    else:
-        wrong = np.asarray(wanted != given, dtype=bool)
-    return np.asarray(wrong.reshape(len(wanted), -1).any(axis=1))
 
 
 def take(golden: Golden, count: int) -> Golden:

@@ -26,7 +26,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pass
 
 
-class FileEntry(_Part, frozen=True):
+class FileEntry(_Part, frozen=True, rename={"size": "size_bytes"}):
     """A FileEntry is one file of the bundle: where it stands, its bytes, and their SHA-256 in hex."""
 
     path: str
@@ -43,7 +43,10 @@ class GoldenFacts(_Part, frozen=True):
 
 
 class ParityFacts(_Part, frozen=True):
-    """ParityFacts are how the conversion was proven: rows compared, the largest difference."""
+    """ParityFacts are how closely the bundle answers as the original: rows compared, largest difference.
+
+    Labels were equal and numbers within the tolerance, or it would not have been packed.
+    """
 
     rows: int
     max_difference: float
@@ -98,6 +101,8 @@ class Manifest(_Part, frozen=True):
     #: What whoever uses it should know ("packed without rows: no profile, no baseline").
     notes: tuple[str, ...]
     files: tuple[FileEntry, ...]
+    #: For whom it is, and its limits, as whoever packed it says.
+    about: str | None = None
 
     def encode(self) -> bytes:
         """Canonical JSON: keys sorted, no space, shortest numbers that read back the same."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 
 from cloche.bundle import golden as examples
 from cloche.bundle.bundle import CARD, GOLDEN, PROFILE, SBOM, Bundle
@@ -18,7 +18,8 @@ from cloche.bundle.folder import list_files, write_folder
 from cloche.bundle.golden import Golden, encode_golden
 from cloche.bundle.hush import kept_aside
 from cloche.bundle.manifest import FORMAT, GoldenFacts, Lineage, Manifest, Measured, ParityFacts
-from cloche.bundle.measure import BULK_ROWS, Load, choose_threads, measure
+from cloche.bundle.measure import Load, choose_threads, measure, rows_a_call
+from cloche.bundle.notes import make_notes
 from cloche.bundle.parity import compare
 from cloche.bundle.profile import Holdout, encode_profile
 from cloche.bundle.profiling import make_profile, with_facts
@@ -28,7 +29,7 @@ from cloche.bundle.sbom import make_sbom
 from cloche.bundle.sign import Signer
 from cloche.core.errors import ConfigError, ConversionError, ModelError
 from cloche.core.reference import check_name
-from cloche.core.signature import Columns, Signature, count_rows, join_rows, take_rows
+from cloche.core.signature import Columns, count_rows, join_rows, take_rows
 from cloche.runtimes.base import Runtime, RuntimePlace, RuntimeSpec, load_runtime
 
 #: Drawn where no rows were given.
@@ -37,11 +38,15 @@ _DRAWN_ROWS = 256
 _ALONE_ROWS = 16
 #: A call with thousands of rows may take a slow model minutes.
 _CALL_TIMEOUT_S = 600.0
-#: Below this what the rows say is chance.
-_FEW_ROWS = 30
-_NO_ROWS = "packed without rows: inputs were drawn, there is no profile and no baseline quality"
-_NO_QUALITY = "labels were given, but there is no baseline quality for outputs of this kind"
-_NO_LABELS = "packed without labels: there is no baseline quality"
+#: Rows of the first call; the next ones take twice as many as long as a call is so short.
+_FIRST_ROWS = 256
+_SHORT_CALL_S = 0.5
+
+
+class Progress(Protocol):
+    """A Progress hears in a word or two what is done next, and how many rows of how many are done."""
+
+    def __call__(self, what: str, done: int = 0, total: int = 0, /) -> None: ...
 
 
 class PackOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,19 +71,19 @@ def build(
     signer: Signer,
     lineage: Lineage,
     options: PackOptions | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Write the bundle into the new folder and open it; `y` are the labels of all rows of `converted`.
 
-    `progress` hears, in a word or two, what is done next. Raises ConfigError (CL-E203 for the name, CL-E204
-    for labels that don't fit), ConversionError when the bundle does not answer as the original, ModelError.
+    Raises ConfigError (CL-E203 for the name, CL-E204 for labels that don't fit), ConversionError when the
+    bundle does not answer as the original, ModelError.
     """
     options = options or PackOptions()
+    tell = progress or _silent
     _check(converted, name, y, options)
     with kept_aside() as output:
-        manifest, files = _describe(converted, name, y, lineage, options, progress or _silent, output)
-    if progress is not None:
-        progress("sealing")
+        manifest, files = _describe(converted, name, y, lineage, options, tell, output)
+    tell("sealing")
     return write_folder(folder, manifest, files, signer)
 
 
@@ -88,7 +93,7 @@ def _describe(
     y: Any,
     lineage: Lineage,
     options: PackOptions,
-    tell: Callable[[str], None],
+    tell: Progress,
     output: int,
 ) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest and the files; a host of the model's prints to the file descriptor `output`."""
@@ -96,8 +101,7 @@ def _describe(
     given = converted.columns
     columns = draw_rows(converted.signature, _DRAWN_ROWS) if given is None else given
 
-    tell("comparing with the original" if converted.reference else "running the rows")
-    proof = _prove(converted, columns, options, load)
+    proof = _prove(converted, columns, options, load, tell)
     files = {**converted.files, GOLDEN: encode_golden(proof.golden)}
 
     tell("measuring quality")
@@ -129,10 +133,11 @@ def _describe(
         measured=measured,
         lineage=lineage,
         licence=options.licence,
-        notes=_notes(given, y, quality, proof.outputs, converted.signature, converted.unused),
+        about=options.about,
+        notes=make_notes(converted, proof.outputs, y, has_quality=quality is not None),
         files=(),
     )
-    files[CARD] = make_card(manifest, options.about).encode()
+    files[CARD] = make_card(manifest).encode()
     files[SBOM] = make_sbom(manifest, list_files(converted.files))
     return manifest, files
 
@@ -163,23 +168,19 @@ def _loader(converted: Converted, output: int) -> Load:
     return load
 
 
-def _run(runtime: Runtime, columns: Columns, *, drawn: bool) -> Columns:
-    """The answers to all rows, a chunk at a time."""
-    total = count_rows(columns)
-    try:
-        return join_rows(
-            [
-                runtime.run(take_rows(columns, start, min(start + BULK_ROWS, total)))
-                for start in range(0, total, BULK_ROWS)
-            ]
-        )
-    except ModelError as error:
-        if not drawn:
-            raise
-        raise ConversionError(
-            f"the model takes no rows drawn from its signature: {error.message}",
-            hint="give rows that it takes: cloche pack … --data FILE",
-        ) from error
+def _run(runtime: Runtime, columns: Columns, tell: Callable[[int], None]) -> Columns:
+    """The answers to all rows, a chunk at a time; `tell` hears how many rows are done."""
+    most = rows_a_call(columns)
+    parts: list[Columns] = []
+    start, size = 0, min(_FIRST_ROWS, most)
+    while start < count_rows(columns):
+        tell(start)
+        began = time.perf_counter()
+        parts.append(runtime.run(take_rows(columns, start, start + size)))
+        start += size
+        if time.perf_counter() - began < _SHORT_CALL_S:
+            size = min(2 * size, most)
+    return join_rows(parts)
 
 
 class _Proof(msgspec.Struct, frozen=True):
@@ -191,18 +192,26 @@ class _Proof(msgspec.Struct, frozen=True):
     in_process: bool
 
 
-def _prove(converted: Converted, columns: Columns, options: PackOptions, load: Load) -> _Proof:
+def _prove(converted: Converted, columns: Columns, options: PackOptions, load: Load, tell: Progress) -> _Proof:
     """Run all rows; raise ConversionError unless the answers are the original's and each row's own."""
     parity = None
+    what = "comparing with the original" if converted.reference else "running the rows"
+    total = count_rows(columns)
     runtime = load(converted.runtime, bulk=True)
     try:
-        outputs = _run(runtime, columns, drawn=converted.columns is None)
+        outputs = _run(runtime, columns, lambda done: tell(what, done, total))
         if (reference := converted.reference) is not None:
-            rows = count_rows(reference)
-            found = compare(reference, take_rows(outputs, 0, rows), rtol=options.rtol, atol=options.atol)
-            parity = ParityFacts(rows=rows, max_difference=found.max_difference)
+            answers = take_rows(outputs, 0, count_rows(reference))
+            parity = compare(reference, answers, rtol=options.rtol, atol=options.atol)
         golden = _sample(converted, columns, outputs, options)
         _check_alone(runtime, golden)
+    except ModelError as error:
+        if converted.columns is not None:
+            raise
+        raise ConversionError(
+            f"the model takes no rows drawn from its signature: {error.message}",
+            hint="give rows that it takes: cloche pack … --data FILE",
+        ) from error
     finally:
         runtime.close()
     return _Proof(outputs, golden, parity, runtime.in_process)
@@ -250,51 +259,5 @@ def _check_alone(runtime: Runtime, golden: Golden) -> None:
         )
 
 
-def _never_known(signature: Signature, y: Any) -> list[str]:
-    """The labels that are none of the model's classes, as far as these are known."""
-    label = signature.output("label")
-    if label is None or label.classes is None or label.datatype.startswith("FP"):
-        return []
-    known = {str(name) for name in label.classes}
-    found = {
-        str(int(each)) if isinstance(each, float) and each.is_integer() else str(each)
-        for each in np.asarray(y).ravel().tolist()
-    }
-    if label.datatype == "BOOL" or len(found & known) == 0:
-        return []  # other names for the same classes, perhaps
-    return sorted(found - known)
-
-
-def _notes(
-    given: Columns | None,
-    y: Any,
-    quality: Mapping[str, float] | None,
-    outputs: Columns,
-    signature: Signature,
-    unused: tuple[str, ...],
-) -> tuple[str, ...]:
-    notes = []
-    if given is None:
-        notes.append(_NO_ROWS)
-    elif y is None:
-        notes.append(_NO_LABELS)
-    elif quality is None:
-        notes.append(_NO_QUALITY)
-    if given is not None and count_rows(given) < _FEW_ROWS:
-        notes.append(f"only {count_rows(given)} rows were given: quality, ranges and categories mean little")
-    if y is not None and (strangers := _never_known(signature, y)):
-        shown = ", ".join(strangers[:5]) + (", …" if len(strangers) > 5 else "")
-        notes.append(f"the labels hold classes that the model never learnt: {shown}")
-    if unused:
-        notes.append(f"columns that the model does not use were left out: {', '.join(unused)}")
-    odd = np.zeros(count_rows(outputs), dtype=bool)
-    for output in outputs.values():
-        if output.dtype.kind == "f":
-            odd |= ~np.isfinite(output).reshape(len(odd), -1).all(axis=1)
-    if odd.any():
-        notes.append(f"{odd.sum()} of {len(odd)} rows get a number that is not finite: an error when served")
-    return tuple(notes)
-
-
-def _silent(what: str) -> None:
+def _silent(what: str, done: int = 0, total: int = 0, /) -> None:
     pass

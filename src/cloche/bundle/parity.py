@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from cloche.bundle.manifest import ParityFacts
 from cloche.core.errors import ConversionError
 from cloche.core.signature import Array, Columns, count_rows
 
@@ -13,16 +13,6 @@ Mask = npt.NDArray[np.bool_]
 
 #: So many rows are named in an error.
 NAMED = 5
-
-
-class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """A Parity is how closely a bundle answers: all of `rows` within the tolerance, labels equal."""
-
-    rows: int
-    #: The largest |answer - reference| of a number; 0.0 where there are only labels.
-    max_difference: float
-    rtol: float
-    atol: float
 
 
 def compare(
@@ -33,16 +23,16 @@ def compare(
     atol: float,
     inputs: Columns | None = None,
     trees: bool = False,
-) -> Parity:
-    """The Parity of `answers` with `reference`, which have the same outputs and rows.
+) -> ParityFacts:
+    """How many rows were compared, and the largest |answer - reference| of a number (0.0 without numbers).
 
-    Floats must be within atol + rtol * |reference|, with NaN and infinities in the same places; everything
-    else must be equal. Raises ConversionError (CL-E801) that names rows, the distance and a likely reason,
-    for which it helps to know the `inputs` of these rows, and whether the model has `trees`.
+    `reference` and `answers` have the same outputs and rows. Floats must be within atol + rtol * |reference|,
+    with NaN and infinities in the same places; everything else must be equal. Raises
+    ConversionError (CL-E801) that names rows, the distance and a likely reason, for which it helps to know the
+    `inputs` of these rows, and whether the model has `trees`.
     """
     rows = count_rows(reference)
-    wrong = {name for name in reference if name not in answers}
-    if wrong:
+    if wrong := reference.keys() - answers.keys():
         raise ConversionError(f"the bundle does not answer {', '.join(sorted(wrong))}", code="CL-E801")
     largest = 0.0
     for name, expected in reference.items():
@@ -52,15 +42,15 @@ def compare(
                 f"{name} has the shape {list(found.shape)}, the original's {list(expected.shape)}",
                 code="CL-E801",
             )
-        differs, difference = _differences(expected, found, rtol, atol)
+        differs, difference = differences(expected, found, rtol=rtol, atol=atol)
         if differs.any():
             raise _mismatch(name, expected, found, differs, difference, inputs, trees)
         largest = max(largest, difference)
-    return Parity(rows=rows, max_difference=largest, rtol=rtol, atol=atol)
+    return ParityFacts(rows=rows, max_difference=largest)
 
 
-def _differences(expected: Array, found: Array, rtol: float, atol: float) -> tuple[Mask, float]:
-    """Which rows differ, and the largest distance of a finite number."""
+def differences(expected: Array, found: Array, *, rtol: float, atol: float) -> tuple[Mask, float]:
+    """Which rows differ, a bool each, and the largest distance of a finite number."""
     if expected.dtype.kind == "f" or found.dtype.kind == "f":
         wide, other = expected.astype(np.float64), found.astype(np.float64)
         close = np.asarray(np.isclose(other, wide, rtol=rtol, atol=atol, equal_nan=True))

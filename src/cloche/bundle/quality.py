@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cloche.bundle.profile import Calibration, Holdout
+from cloche.bundle.rows import as_array, is_missing
 from cloche.core.errors import ConfigError
 from cloche.core.signature import Array, Columns, Field, Signature, count_rows
 
@@ -17,7 +18,6 @@ _GROUPS = 2_000
 #: Larger confusion tables are left out of the profile.
 _MAX_CONFUSION = 100
 _TINY = 1e-15
-_MISSING = ("NAType", "NaTType")
 
 
 def assess(
@@ -58,24 +58,17 @@ def check_labels(y: Any, rows: int) -> Array:
             code="CL-E204",
             hint=f"give the column itself: y=X[{y!r}]",
         )
-    labels = np.asarray(y)
+    labels = as_array(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape[:1] != (rows,):
         raise ConfigError(
-            f"there are {labels.shape[0] if labels.ndim else 'no'} labels for {rows} rows",
+            f"there are {len(labels)} labels for {rows} rows",
             code="CL-E204",
             hint="X and y must be the same rows: pass both halves of one split, such as X_test and y_test",
         )
-    if labels.dtype == object:
-        # A missing value of pandas is neither equal to itself nor not.
-        missing = [value is None or type(value).__name__ in _MISSING or value != value for value in labels.flat]
-    else:
-        missing = np.isnan(labels).reshape(-1).tolist() if labels.dtype.kind == "f" else []
-    if any(missing):
-        raise ConfigError(
-            f"{sum(missing)} labels are missing", code="CL-E204", hint="drop the rows that have no label"
-        )
+    if labels.dtype.kind in "Of" and (missing := sum(map(is_missing, labels.ravel().tolist()))):
+        raise ConfigError(f"{missing} labels are missing", code="CL-E204", hint="drop the rows that have no label")
     return labels
 
 
@@ -200,6 +193,8 @@ def _class_holdout(classes: Sequence[str], table: Array, scores: Array, true: Ar
 
 def _assess_numbers(given: Array, labels: Array) -> tuple[dict[str, float], Holdout | None]:
     try:
+        if labels.dtype.kind in "mM":
+            raise TypeError
         true = labels.astype(np.float64)
     except (TypeError, ValueError):
         raise ConfigError("the labels of a regressor must be numbers", code="CL-E204") from None

@@ -1,25 +1,26 @@
-"""Rows as people hold them (frames, arrays, dicts, files) as columns, and columns drawn at random."""
+"""Rows as people hold them (frames, arrays, dicts) as columns, and columns drawn at random."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 
-from cloche.core.errors import ConfigError, InputError, MissingExtraError, NotFoundError
-from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature, count_rows
+from cloche.core.errors import InputError
+from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature
+from cloche.core.words import listed
 
 #: The name of the one input of a model that was given an array.
 ARRAY_INPUT = "x"
 
+_TYPES = "give each column one type: numbers, strings or booleans"
+_BEYOND_INT64 = 2**63
 _DATATYPES = {np.dtype(np.bool_): "BOOL", np.dtype(np.float16): "FP16", np.dtype(np.float32): "FP32"}
 
 
@@ -29,9 +30,10 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
     A frame, a dict of sequences or a list of dicts gives one column a name, of shape (n,), or where the
     signature has one input of k numbers, that; an array of shape (n, k) gives one column `x`, or where the
     signature has k inputs of one value, one for each.
-    With a signature, types become its own where nothing is lost: 3.0 is a whole number. Raises InputError for
-    what can't be columns at all, and for the first value that is of another type, by row; names and whatever
-    else does not fit are left for the engine to refuse.
+    With a signature, types become its own as they do over HTTP: 3.0 is a whole number, and a float is rounded
+    to the width that the model takes. Raises InputError for what can't be columns at all, and for the first
+    value that is of another type, by row; names and whatever else does not fit are left for the engine to
+    refuse.
     """
     columns = _named(data)
     if columns is None:
@@ -59,8 +61,21 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
 
 
 def is_frame(data: object) -> bool:
-    """Whether narwhals knows it as a data frame."""
-    return isinstance(nw.from_native(data, eager_only=True, pass_through=True), nw.DataFrame)
+    """Whether narwhals knows it as a data frame. Raises InputError where two of its columns have one name."""
+    return isinstance(_wrap(data), nw.DataFrame)
+
+
+def _wrap(data: object) -> Any:
+    """A frame as narwhals' own, anything else as it is."""
+    try:
+        return nw.from_native(data, eager_only=True, pass_through=True)
+    except nw.exceptions.DuplicateError:
+        raise _one_name("two columns") from None
+
+
+def _one_name(what: str) -> InputError:
+    words = f"{what} have the same name"
+    return InputError(words, code="CL-E105", hint="give each column a name of its own")
 
 
 def infer_fields(data: object) -> tuple[Field, ...]:
@@ -78,37 +93,6 @@ def datatype_of(column: Array) -> str:
     if column.dtype.kind == "O":
         return "BYTES"
     return _DATATYPES.get(column.dtype, "FP64")
-
-
-def read_table(path: Path, label: str | None = None) -> tuple[Columns, Array | None]:
-    """The columns of a .parquet, .csv or .jsonl file, and the labels where a column is named as such.
-
-    Raises NotFoundError, ConfigError (CL-E206 and, without such a label, CL-E204), MissingExtraError.
-    """
-    readers = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_jsonl}
-    if path.suffix not in readers:
-        raise ConfigError(
-            f"{path} is no table: its name ends in {path.suffix!r}",
-            code="CL-E206",
-            hint="give a .parquet, .csv or .jsonl file",
-        )
-    try:
-        columns = readers[path.suffix](path)
-    except FileNotFoundError:
-        raise NotFoundError(f"there is no file {path}", code="CL-E303", hint="check the path") from None
-    except (OSError, ValueError, csv.Error, msgspec.DecodeError) as error:
-        raise ConfigError(f"{path} can't be read: {error}", code="CL-E206", hint="check its format") from None
-    if not columns or not count_rows(columns):
-        raise ConfigError(f"{path} has no rows", code="CL-E204", hint="give at least one row")
-    if label is None:
-        return columns, None
-    if label not in columns:
-        raise ConfigError(
-            f"{path} has no column {label!r}",
-            code="CL-E204",
-            hint=f"its columns are {', '.join(columns)}",
-        )
-    return {name: column for name, column in columns.items() if name != label}, columns[label]
 
 
 def draw_rows(signature: Signature, n: int, seed: int = 0) -> Columns:
@@ -140,37 +124,44 @@ def _draw(field: Field, n: int, generator: np.random.Generator) -> Array:
 
 def _named(data: object) -> Columns | None:
     """The columns of whatever has names; None for arrays and lists of lists."""
-    try:
-        frame = nw.from_native(data, eager_only=True, pass_through=True)
-    except nw.exceptions.DuplicateError:
-        words = "two columns have the same name"
-        raise InputError(words, code="CL-E105", hint="give each column a name of its own") from None
+    frame = _wrap(data)
     if isinstance(frame, nw.DataFrame):
-        headings = [str(name) for name in frame.columns]
-        return {
-            name: _from_series(name, series) for name, series in zip(headings, frame.iter_columns(), strict=True)
+        names = _as_texts(frame.columns)
+        return {name: _from_series(name, each) for name, each in zip(names, frame.iter_columns(), strict=True)}
+    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
+        data = {
+            name: [row.get(name) for row in data] for name in dict.fromkeys(name for row in data for name in row)
         }
     if isinstance(data, Mapping):
-        return {str(name): _clean(str(name), _as_array(values)) for name, values in data.items()}
-    if isinstance(data, Sequence) and data and all(isinstance(row, Mapping) for row in data):
-        names = dict.fromkeys(name for row in data for name in row)
-        return {str(name): _clean(str(name), _as_array([row.get(name) for row in data])) for name in names}
+        names = _as_texts(data)
+        return {name: _clean(name, as_array(each)) for name, each in zip(names, data.values(), strict=True)}
     if hasattr(data, "toarray"):
         raise InputError("sparse rows are not taken", code="CL-E105", hint="give rows.toarray()")
     return None
 
 
-def _as_array(values: Any) -> Array:
-    """An array that keeps None beside strings and numbers apart from strings."""
-    if isinstance(values, np.ndarray):
-        return values
-    items = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values]
-    kinds = {type(item) for item in items}
-    if type(None) in kinds or len(kinds) > 1:
-        array = np.empty(len(items), dtype=object)
-        array[:] = items
-        return array
-    return np.asarray(items)
+def _as_texts(names: Iterable[object]) -> list[str]:
+    """Names as texts. Raises InputError where two are one then, as 1 and "1" are."""
+    texts = [str(name) for name in names]
+    if len(set(texts)) < len(texts):
+        twice = [text for text, count in Counter(texts).items() if count > 1]
+        raise _one_name(f"two columns, {listed(twice)},")
+    return texts
+
+
+def as_array(values: Any) -> Array:
+    """An array that keeps None beside strings and numbers apart from strings; one value is an array of one."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        return np.atleast_1d(np.asarray(values))
+    kinds = {type(item) for item in values}
+    if type(None) not in kinds and len(kinds) <= 1:
+        with contextlib.suppress(ValueError):  # lists of different lengths
+            return np.asarray(values)
+    return _objects(values)
+
+
+def _objects(items: Sequence[Any]) -> Array:
+    return np.fromiter(items, dtype=object, count=len(items))
 
 
 def _from_series(name: str, series: nw.Series[Any]) -> Array:
@@ -180,15 +171,12 @@ def _from_series(name: str, series: nw.Series[Any]) -> Array:
             series = series.cast(nw.Float64)
         if dtype.is_float() and series.null_count():
             return np.array(
-                [np.nan if _is_missing(item) else item for item in series.to_list()], dtype=_float_of(dtype)
+                [np.nan if is_missing(item) else item for item in series.to_list()], dtype=_float_of(dtype)
             )
         return _clean(name, series.to_numpy())
     if dtype == nw.Boolean and not series.null_count():
         return _clean(name, series.to_numpy())
-    items = series.to_list()
-    array = np.empty(len(items), dtype=object)
-    array[:] = items
-    return _clean(name, array)
+    return _clean(name, _objects(series.to_list()))
 
 
 def _float_of(dtype: Any) -> type[np.floating[Any]]:
@@ -201,41 +189,42 @@ def _clean(name: str, array: Array) -> Array:
     if kind in "mM":
         raise _no_dates(name)
     if kind in "iu":
+        if kind == "u" and array.size and int(array.max()) >= _BEYOND_INT64:
+            raise _too_large(name)
         return array.astype(np.int64)
     if kind == "b" or (kind == "f" and array.dtype.itemsize <= 8):
         return array
-    if kind in "US":
-        return array.astype(np.str_).astype(object)
+    if kind == "U":
+        return array.astype(object)
     if kind == "O":
         return _clean_objects(name, array)
     raise InputError(
-        f"column {name!r} has the type {array.dtype}, which no signature has",
-        code="CL-E105",
-        hint="make it numbers, strings or booleans before packing",
+        f"column {name!r} has the type {array.dtype}, which no signature has", code="CL-E105", hint=_TYPES
     )
 
 
 def _clean_objects(name: str, array: Array) -> Array:
-    flat = [None if _is_missing(item) else item for item in array.ravel().tolist()]
+    flat: list[Any] = [None if is_missing(item) else item for item in array.ravel().tolist()]
     kinds = {type(item) for item in flat if item is not None}
     if all(issubclass(kind, str) for kind in kinds):
-        result = np.empty(len(flat), dtype=object)
-        result[:] = [item if item is None else str(item) for item in flat]
-        return result.reshape(array.shape)
+        return _objects([item if item is None else str(item) for item in flat]).reshape(array.shape)
     if kinds == {bool} and None not in flat:
         return np.array(flat, dtype=np.bool_).reshape(array.shape)
     if all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds) and None not in flat:
+        if any(not -_BEYOND_INT64 <= item < _BEYOND_INT64 for item in flat):
+            raise _too_large(name)
         return np.array(flat, dtype=np.int64).reshape(array.shape)
     if all(issubclass(kind, (int, float, np.number)) for kind in kinds):
         numbers = [np.nan if item is None else float(item) for item in flat]
         return np.array(numbers, dtype=np.float64).reshape(array.shape)
     if any(issubclass(kind, (date, time, timedelta, np.datetime64, np.timedelta64)) for kind in kinds):
         raise _no_dates(name)
-    raise InputError(
-        f"column {name!r} mixes {', '.join(sorted(kind.__name__ for kind in kinds))}",
-        code="CL-E105",
-        hint="give each column one type: numbers, strings or booleans",
-    )
+    found = f"{'mixes' if len(kinds) > 1 else 'holds'} {', '.join(sorted(kind.__name__ for kind in kinds))}"
+    raise InputError(f"column {name!r} {found}, which no signature has", code="CL-E105", hint=_TYPES)
+
+
+def _too_large(name: str) -> InputError:
+    return InputError(f"column {name!r} holds whole numbers beyond INT64", code="CL-E105", hint=_TYPES)
 
 
 def _no_dates(name: str) -> InputError:
@@ -246,7 +235,8 @@ def _no_dates(name: str) -> InputError:
     )
 
 
-def _is_missing(item: Any) -> bool:
+def is_missing(item: Any) -> bool:
+    """Whether a value stands for none: None, NaN, NaT, pandas' NA."""
     # NaN, NaT and pandas' NA: each is not equal to itself, or refuses to say.
     if item is None:
         return True
@@ -286,7 +276,9 @@ def _widen(column: Array, field: Field | None) -> Array:
     if field is None or column.dtype == field.numpy_type or field.datatype == "BYTES":
         return column
     if field.datatype in FLOATS and column.dtype.kind in "iufb":
-        return column.astype(field.numpy_type)
+        with np.errstate(over="ignore"):
+            cast = column.astype(field.numpy_type)
+        return cast if np.array_equal(np.isinf(cast), np.isinf(column)) else column
     if column.dtype.kind == "O" and all(item is None for item in column.ravel().tolist()):
         return np.full(column.shape, np.nan).astype(field.numpy_type) if field.datatype in FLOATS else column
     if field.datatype in INTEGERS and column.dtype.kind in "iu":
@@ -313,7 +305,11 @@ def _check_type(field: Field, column: Array) -> None:
         "a string" if field.datatype == "BYTES" else "true or false" if field.datatype == "BOOL" else "a number"
     )
     bad = np.ones(column.shape, np.bool_)
-    if field.datatype in INTEGERS:
+    if field.datatype in FLOATS and column.dtype.kind in "iufb":
+        with np.errstate(over="ignore"):
+            bad = np.isinf(column.astype(field.numpy_type)) & ~np.isinf(column)
+        wanted += f" that fits {field.datatype}"
+    elif field.datatype in INTEGERS:
         wanted = "a whole number"
         if column.dtype.kind == "f":
             bad = _not_whole(column, field)
@@ -322,54 +318,10 @@ def _check_type(field: Field, column: Array) -> None:
             wanted += f" of the type {field.datatype}"
     row = int(np.flatnonzero(bad.reshape(len(column), -1).any(axis=1))[0])
     value = column[row][bad[row]][0] if column.ndim > 1 else column[row]
-    if _is_missing(value):
+    if is_missing(value):
         message, code = f"`{field.name}` is missing in row {row}", "CL-E106"
     else:
         plain = value.item() if isinstance(value, np.generic) else value
         message, code = f"`{field.name}` is {plain!r:.60} in row {row}", "CL-E105"
     problem = {"code": code, "message": message, "field": field.name, "row": row, "expected": wanted}
     raise InputError(message, code=code, hint=f"expected {wanted}", details=[problem])
-
-
-def _read_parquet(path: Path) -> Columns:
-    try:
-        parquet = import_module("pyarrow.parquet")
-    except ImportError:
-        raise MissingExtraError(
-            "reading Parquet needs pyarrow", code="CL-E701", hint='pip install "cloche[parquet]"'
-        ) from None
-    return to_columns(parquet.read_table(path))
-
-
-def _read_csv(path: Path) -> Columns:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        rows = [row for row in reader if row]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise csv.Error(f"line {number} has {len(row)} values, the header {len(header)}")
-    return {name: _from_texts([row[i] for row in rows]) for i, name in enumerate(header)}
-
-
-def _from_texts(texts: list[str]) -> Array:
-    """The narrowest of bool, int64, float64 and strings that takes every text; "" is missing."""
-    words = {text.lower() for text in texts}
-    if words and words <= {"true", "false"}:
-        return np.array([text.lower() == "true" for text in texts])
-    if any("_" in text for text in texts):  # Python's own numbers may have it, a table's don't
-        return np.array([text or None for text in texts], dtype=object)
-    try:
-        return np.array([int(text) for text in texts], dtype=np.int64)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return np.array([float(text) if text else np.nan for text in texts], dtype=np.float64)
-    except ValueError:
-        return np.array([text or None for text in texts], dtype=object)
-
-
-def _read_jsonl(path: Path) -> Columns:
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    rows = [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
-    return to_columns(rows) if rows else {}

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from cloche.app.archives import export_bundle, import_bundle, verify_bundle
 from cloche.cli.here import open_here
+from cloche.cli.models import version_body
 from cloche.cli.terminal import Terminal
-from cloche.core.reference import parse_reference
 from cloche.core.units import format_size
 
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
@@ -47,12 +47,10 @@ def import_(file: Path, /, *, name: str | None = None, terminal: _Terminal) -> N
     with open_here(terminal, create=True) as project:
         known = {(version.model, version.digest) for version in project.registry.list()}
         bundle = import_bundle(project, file, name)
-    assert bundle.reference is not None
-    is_there = (parse_reference(bundle.reference).model, bundle.digest) in known
-    said = "already there as" if is_there else "imported as"
-    value = {"reference": bundle.reference, "digest": bundle.digest}
-    terminal.answer("ModelVersion", value, [f"{said} {bundle.reference}"])
-    terminal.note(f"next  cloche up {bundle.reference}")
+        version = project.registry.resolve(str(bundle.reference))
+    said = "already there as" if (version.model, version.digest) in known else "imported as"
+    terminal.answer("ModelVersion", version_body(version, bundle), [f"{said} {version}"])
+    terminal.note(f"next  cloche up {version}")
 
 
 def verify(what: str, /, *, trust: str | None = None, terminal: _Terminal) -> None:

@@ -10,10 +10,12 @@ from cyclopts import Parameter
 from cloche.app.local import pack_into
 from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.pack import PackOptions
-from cloche.bundle.rows import read_table
+from cloche.bundle.tables import read_table
 from cloche.cli.here import open_here
+from cloche.cli.models import version_body
 from cloche.cli.portrait import describe
 from cloche.cli.terminal import Terminal, pairs
+from cloche.cli.ticker import ticking
 from cloche.registry import CHAMPION
 
 
@@ -63,8 +65,11 @@ def pack(
     licence
         The model's licence; goes into the manifest.
     """
-    X, y = (None, None) if data is None else read_table(data, label)
-    with open_here(terminal, create=True) as project:
+    with open_here(terminal, create=True) as project, ticking(terminal) as tell:
+        known = {version.digest for version in project.registry.list()}
+        if tell is not None and data is not None:
+            tell(f"reading {data.name}")
+        X, y = (None, None) if data is None else read_table(data, label)
         bundle = pack_into(
             project,
             model,
@@ -75,14 +80,12 @@ def pack(
             code=None if code is None else tuple(code),
             requirements=tuple(requirement or ()),
             trust_pickle=trust_pickle,
-            progress=terminal.note,
+            progress=tell,
         )
         version = project.registry.resolve(str(bundle.reference))
     head = {"model": f"{bundle.reference}  sha256 {bundle.digest[:12]}"}
-    terminal.answer(
-        "ModelVersion",
-        {"reference": bundle.reference, "digest": bundle.digest, "manifest": bundle.manifest},
-        pairs(head | describe(bundle.manifest)),
-    )
+    terminal.answer("ModelVersion", version_body(version, bundle), pairs(head | describe(bundle.manifest)))
+    if bundle.digest in known:
+        terminal.note(f"nothing new: {bundle.reference} was packed from this very model and these rows before")
     is_champion = CHAMPION in version.aliases
     terminal.note(f"next  cloche up {f'{version.model}@{CHAMPION}' if is_champion else version}")

@@ -35,12 +35,9 @@ def describe(what: Manifest) -> dict[str, str]:
     """The facts of a bundle, name -> words."""
     cost, runtime = what.measured, what.runtime
     quality = ", ".join(f"{name} {value:.4g}" for name, value in (what.quality or {}).items())
-    parity = "not compared: the file is its own original"
-    if what.parity is not None:
-        parity = f"same answers on {what.parity.rows:,} rows (largest difference {what.parity.max_difference:.2g})"
     facts = {
         "framework": f"{what.framework}, {what.description}",
-        "parity": parity,
+        "parity": _parity(what),
         **(_costs(cost) if cost is not None else {}),
         "runtime": f"{runtime.kind}, threads: {runtime.threads} for a row, {runtime.bulk_threads} in bulk",
         "quality": quality or "not measured",
@@ -76,6 +73,16 @@ def difference(found: BundleDiff) -> list[str]:
         signature.append("quality: the same to three digits")
     shown = ["", *table(["", "WHAT", found.before, found.after, "CHANGE"], numbers)] if numbers else []
     return [*signature, *found.other, *shown]
+
+
+def _parity(what: Manifest) -> str:
+    found, is_code = what.parity, what.runtime.kind == "python"
+    if found is None:
+        return f"not compared: the {'class' if is_code else 'file'} is its own original"
+    rows = f"{found.rows:,} rows (largest difference {found.max_difference:.2g})"
+    if is_code:
+        return f"not converted: in a process of its own the class answers as it does here, on {rows}"
+    return f"same answers on {rows}"
 
 
 def _costs(cost: Measured) -> dict[str, str]:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cloche.app.up import up as serve
 from cloche.cli.here import open_here
 from cloche.cli.terminal import Terminal
+from cloche.cli.ticker import ticking
 
 
 def up(
@@ -53,5 +54,6 @@ def up(
         tls_elsewhere=i_terminate_tls_elsewhere,
         as_json=terminal.json,
         colour=terminal.is_colourful(),
-        progress=terminal.note,
+        note=terminal.note,
+        packing=ticking(terminal),
     )

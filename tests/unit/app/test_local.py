@@ -69,6 +69,26 @@ def test_an_onnx_file_is_packed_with_rows_or_without(toy: Path) -> None:
         np.testing.assert_allclose(loaded.predict(X), 2 * X.sum(axis=1), rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_packed_again_unchanged_keeps_its_version(toy: Path, folder: Path) -> None:
+    first = cloche.pack(toy, X, name="toy")
+    assert cloche.pack(toy, X, name="toy").digest == first.digest
+    assert cloche.pack(toy, X + 1, name="toy").reference == "toy:2"
+    assert cloche.pack(toy, X + 1, name="toy", about="For tests.").reference == "toy:3"
+    # only the highest version counts: going back to an earlier model is a step of its own
+    assert cloche.pack(toy, X, name="toy").reference == "toy:4"
+    assert len(list((folder / ".cloche" / "bundles").iterdir())) == 4
+
+
+def test_a_damaged_version_is_not_taken_for_the_same(toy: Path) -> None:
+    first = cloche.pack(toy, X, name="toy")
+    model = first.path / "model" / "model.onnx"
+    model.chmod(0o644)
+    model.write_bytes(b"spoilt")
+    again = cloche.pack(toy, X, name="toy")
+    assert again.reference == "toy:2"
+    again.verify()
+
+
 @pytest.mark.parametrize("as_rows", ["frame", "dict", "list of dicts"])
 def test_rows_come_as_people_hold_them(as_rows: str) -> None:
     model, frame, y = toy_classifier()
@@ -175,7 +195,7 @@ def test_the_data_stay_beside_the_settings_file(folder: Path, toy: Path, monkeyp
 def test_packing_tells_what_it_does(folder: Path, toy: Path) -> None:
     said: list[str] = []
     with open_project(folder) as project:
-        pack_into(project, toy, X, None, name="toy", progress=said.append)
+        pack_into(project, toy, X, None, name="toy", progress=lambda what, done=0, total=0, /: said.append(what))
     assert said[0] == "converting"
     assert said[-1] == "sealing"
 

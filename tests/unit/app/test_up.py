@@ -200,7 +200,9 @@ def test_an_unknown_model_and_a_missing_file_are_said(project: Project) -> None:
 def test_a_plain_onnx_file_is_packed_first(short: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     with open_project(tmp_path) as project:
-        chosen = choose(project, str(toy_onnx(tmp_path / "Toy sum.onnx")), progress=heard.append)
+        chosen = choose(
+            project, str(toy_onnx(tmp_path / "Toy sum.onnx")), progress=lambda what, *_: heard.append(what)
+        )
         assert str(chosen.version) == "toy-sum:1"
         assert chosen.online.name == "toy-sum"
         assert project.registry.resolve("toy-sum@champion").digest == chosen.bundle.digest

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.unit.bundle.conftest import convert_toy, pack_toy
 
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import NotFoundError, RefusedError
@@ -132,3 +133,13 @@ def test_its_repr_is_short_and_tells_what_it_is(bundle: Bundle) -> None:
     assert "toy" in text
     assert bundle.digest[:12] in text
     assert f"same answers on {bundle.manifest.rows} rows" in text
+
+
+def test_a_bundle_packed_again_repeats_the_first_and_no_other(tmp_path: Path) -> None:
+    converted = convert_toy(tmp_path)
+    first, again = (pack_toy(converted, tmp_path / name) for name in ("first", "again"))
+    assert first.repeats(again)
+    assert converted.columns is not None
+    converted.columns["x"] = converted.columns["x"] + 1
+    converted.reference = None
+    assert not first.repeats(pack_toy(converted, tmp_path / "other"))

@@ -17,7 +17,6 @@ from cloche.bundle.golden import (
     Golden,
     check,
     decode_golden,
-    differs,
     encode_golden,
     fitting_rows,
     mismatch,
@@ -93,29 +92,6 @@ def test_large_rows_give_fewer_examples() -> None:
     assert fitting_rows({"x": np.zeros((9, 30))}, 64) == 64
     assert fitting_rows({"x": np.zeros((9, 3, 100, 100))}, 64) == 13
     assert fitting_rows({"x": np.zeros((9, 10_000_000), dtype=np.bool_)}, 64) == 1
-
-
-@pytest.mark.parametrize(
-    ("wanted", "given_", "wrong"),
-    [
-        ([1.0], [1.0 + 9e-5], False),  # within rtol
-        ([1.0], [1.0 + 2e-4], True),
-        ([0.0], [9e-7], False),  # within atol
-        ([0.0], [2e-6], True),
-        ([np.nan], [np.nan], False),
-        ([np.nan], [0.0], True),
-        ([np.inf], [np.inf], False),
-        ([np.inf], [1e300], True),
-    ],
-)
-def test_numbers_must_be_near(wanted: list[float], given_: list[float], wrong: bool) -> None:
-    assert differs(np.array(wanted), np.array(given_), rtol=1e-4, atol=1e-6).tolist() == [wrong]
-
-
-def test_labels_must_be_equal() -> None:
-    wanted, got = np.array(["a", "b"], dtype=object), np.array(["a", "c"], dtype=object)
-    assert differs(wanted, got, rtol=1, atol=1).tolist() == [False, True]
-    assert differs(np.array([1, 2]), np.array([1, 3]), rtol=1, atol=9).tolist() == [False, True]
 
 
 def test_a_mismatch_says_where_and_how_much() -> None:

@@ -212,10 +212,41 @@ def test_a_path_that_no_bundle_holds_is_refused(converted: Converted, tmp_path: 
     assert not (tmp_path.parent / "evil").exists()
 
 
+class Heard:
+    """What a progress display was told."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, int, int]] = []
+
+    def __call__(self, what: str, done: int = 0, total: int = 0, /) -> None:
+        self.said.append((what, done, total))
+
+
 def test_it_says_what_it_does(converted: Converted, tmp_path: Path) -> None:
-    said: list[str] = []
-    pack(converted, tmp_path, progress=said.append)
-    assert said == ["comparing with the original", "measuring quality", "measuring speed", "sealing"]
+    heard = Heard()
+    pack(converted, tmp_path, progress=heard)
+    steps = list(dict.fromkeys(what for what, _, _ in heard.said))
+    assert steps == ["comparing with the original", "measuring quality", "measuring speed", "sealing"]
+
+
+def test_it_says_how_many_rows_are_done(converted: Converted, tmp_path: Path) -> None:
+    converted.columns = {"x": np.zeros((1000, 3), np.float32)}
+    converted.reference = None
+    heard = Heard()
+    pack(converted, tmp_path, progress=heard)
+    assert [(done, total) for what, done, total in heard.said if what == "running the rows"] == [
+        (0, 1000),
+        (256, 1000),
+        (768, 1000),
+    ]
+
+
+def test_names_with_line_breaks_and_bars_stay_in_their_cell(converted: Converted, tmp_path: Path) -> None:
+    odd = Field(name="a | b\nc", datatype="FP32", shape=(-1, 3))
+    converted.signature = Signature(inputs=(odd,), outputs=converted.signature.outputs)
+    converted.columns = {odd.name: columns_of(converted)["x"]}
+    card = (pack(converted, tmp_path).path / "card.md").read_text()
+    assert "\n| a \\| b c | FP32 |" in card
 
 
 def test_the_card_tells_what_for_whom_and_how_measured(converted: Converted, tmp_path: Path) -> None:

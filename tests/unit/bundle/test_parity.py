@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cloche.bundle.parity import compare
+from cloche.bundle.parity import compare, differences
 from cloche.core.errors import ConversionError
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
@@ -70,3 +70,26 @@ def test_missing_strings_in_all_rows_that_differ_are_the_reason() -> None:
     with pytest.raises(ConversionError) as caught:
         compare({"value": np.zeros(4)}, answers, **TOLERANCE, inputs={"port": port}, trees=True)
     assert "'port'" in (caught.value.hint or "") and "tells None" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given_", "wrong"),
+    [
+        ([1.0], [1.0 + 9e-5], False),  # within rtol
+        ([1.0], [1.0 + 2e-4], True),
+        ([0.0], [9e-7], False),  # within atol
+        ([0.0], [2e-6], True),
+        ([np.nan], [np.nan], False),
+        ([np.nan], [0.0], True),
+        ([np.inf], [np.inf], False),
+        ([np.inf], [1e300], True),
+    ],
+)
+def test_numbers_must_be_near(wanted: list[float], given_: list[float], wrong: bool) -> None:
+    assert differences(np.array(wanted), np.array(given_), **TOLERANCE)[0].tolist() == [wrong]
+
+
+def test_a_row_whose_label_is_another_differs() -> None:
+    wanted, got = np.array(["a", "b"], dtype=object), np.array(["a", "c"], dtype=object)
+    assert differences(wanted, got, rtol=1, atol=1)[0].tolist() == [False, True]
+    assert differences(np.array([1, 2]), np.array([1, 3]), rtol=1, atol=9)[0].tolist() == [False, True]

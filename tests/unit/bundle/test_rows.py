@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloche.bundle.rows import draw_rows, infer_fields, is_frame, read_table, to_columns
-from cloche.core.errors import ConfigError, InputError, NotFoundError
+from cloche.bundle.rows import draw_rows, infer_fields, is_frame, to_columns
+from cloche.core.errors import InputError
 from cloche.core.signature import Field, Signature
+from cloche.serving.protocols.rows import RowReader
 
 ROWS = [
     {"age": 30, "fare": 1.5, "port": "S", "adult": True},
@@ -52,21 +52,6 @@ def test_named_rows_of_every_form_are_the_same_columns(form) -> None:
     check_passengers(to_columns(form()))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_tables_of_every_format_are_the_same_columns(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"rows.{suffix}"
-    frame = pd.DataFrame(ROWS).assign(y=["no", "yes"])
-    if suffix == "csv":
-        frame.to_csv(path, index=False)
-    elif suffix == "jsonl":
-        frame.to_json(path, orient="records", lines=True)
-    else:
-        pq.write_table(pa.Table.from_pandas(frame), path)
-    columns, labels = read_table(path, label="y")
-    check_passengers(columns)
-    assert labels is not None and labels.tolist() == ["no", "yes"]
-
-
 def test_an_array_is_one_column_x_as_it_is() -> None:
     for dtype, kept in (
         (np.float32, np.float32),
@@ -87,6 +72,28 @@ def test_a_signature_tells_what_an_array_means() -> None:
     assert one["pixels"].dtype == np.float32
     frame = to_columns(pd.DataFrame(array), signature(("pixels", "FP32", (-1, 2))))
     assert frame["pixels"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_a_dict_of_series_is_a_dict_of_columns() -> None:
+    columns = to_columns({"a": pd.Series([1, 2]), "b": pd.Series(["x", None])})
+    assert columns["a"].tolist() == [1, 2] and columns["b"].tolist() == ["x", None]
+
+
+@pytest.mark.parametrize("given", [[1.1, 1e-46, 2**24 + 1], np.array([0.1, 1.0, np.pi])])
+def test_floats_are_rounded_to_the_model_s_width_as_over_http(given: Any) -> None:
+    wish = signature(("f", "FP32", (-1,)))
+    over_http, _ = RowReader(wish).read(json.dumps([{"f": float(value)} for value in given]).encode())
+    np.testing.assert_array_equal(to_columns({"f": given}, wish)["f"], over_http["f"])
+
+
+def test_a_float_beyond_the_model_s_width_is_refused_by_row_as_over_http() -> None:
+    wish = signature(("f", "FP32", (-1,)))
+    with pytest.raises(InputError, match=r"1e.300 in row 1") as caught:
+        to_columns({"f": [1.0, 1e300]}, wish)
+    assert caught.value.code == "CL-E105" and caught.value.hint == "expected a number that fits FP32"
+    with pytest.raises(InputError, match="does not fit FP32"):
+        RowReader(wish).read(b'[{"f": 1.0}, {"f": 1e300}]')
+    assert np.isinf(to_columns({"f": [np.inf]}, wish)["f"]).all()  # the engine's to refuse
 
 
 def test_types_are_widened_only_where_nothing_is_lost() -> None:
@@ -132,6 +139,15 @@ def test_a_list_of_texts_is_told_to_be_a_frame() -> None:
         ({"a": [1], "b": [1, 2]}, "different lengths"),
         ([1.0, 2.0], "rows must have two axes"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "same name"),
+        (pd.DataFrame([[1, 2]], columns=[1, "1"]), "two columns, 1, have the same name"),
+        ({1: [0], "1": [0]}, "two columns, 1, have the same name"),
+        ({"a": [2**63]}, "'a' holds whole numbers beyond INT64"),
+        ({"a": np.array([2**64 - 1], np.uint64)}, "'a' holds whole numbers beyond INT64"),
+        ({"a": [[1, 2], [3]]}, "'a' holds list, which no signature has"),
+        ({"a": [b"x"]}, "'a' has the type"),
+        ({"a": [{"b": 1}]}, "'a' holds dict"),
+        (pd.DataFrame({"a": pd.period_range("2026-01", periods=2)}), "'a' holds Period"),
+        (np.array([[1 + 2j]]), "complex"),
     ],
 )
 def test_what_no_signature_has_is_refused_by_name(rows: Any, words: str) -> None:
@@ -152,33 +168,6 @@ def test_fields_are_inferred_from_the_rows() -> None:
         ("adult", "BOOL", (-1,)),
     ]
     assert infer_fields(np.ones((2, 3), np.float32))[0].shape == (-1, 3)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "code"),
-    [
-        ("rows.txt", "a\n1\n", "CL-E206"),
-        ("rows.csv", "a,b\n1\n", "CL-E206"),
-        ("rows.csv", "a,b\n", "CL-E204"),
-        ("rows.jsonl", "{not json}\n", "CL-E206"),
-        ("rows.jsonl", "[1]\n", "CL-E206"),
-        ("rows.parquet", "no parquet", "CL-E206"),
-    ],
-)
-def test_a_table_that_can_not_be_read_is_refused(tmp_path: Path, name: str, text: str, code: str) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        read_table(tmp_path / name)
-    assert caught.value.code == code
-
-
-def test_a_label_that_is_not_there_names_the_columns(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigError, match="no column 'y'") as caught:
-        read_table(tmp_path / "rows.csv", label="y")
-    assert caught.value.hint == "its columns are a, b"
-    with pytest.raises(NotFoundError):
-        read_table(tmp_path / "none.csv")
 
 
 def test_drawn_rows_lie_within_the_signature() -> None:

@@ -60,6 +60,30 @@ def test_packing_a_file_prints_what_it_became_and_registers_it(shop: Cloche) -> 
     assert "next  cloche up churn@champion" in result.err
 
 
+def test_packing_the_very_same_again_says_so_and_keeps_the_version(shop: Cloche) -> None:
+    words = ("pack", "model.joblib", "--trust-pickle", "--name", "churn", "--data", "holdout.csv")
+    first, again = shop(*words), shop(*words)
+    assert "nothing new" not in first.err
+    assert "nothing new: churn:1 was packed from this very model" in again.err
+    assert [item["reference"] for item in shop("models", "ls", "churn", "--json").json["items"]] == ["churn:1"]
+
+
+def test_a_version_has_one_shape_wherever_it_is_answered(shop: Cloche) -> None:
+    words = ("pack", "model.joblib", "--trust-pickle", "--name", "churn", "--data", "holdout.csv")
+    packed, shown = shop(*words, "--json"), shop("models", "show", "churn", "--json")
+    assert packed.err == ""
+    assert packed.json == shown.json
+    shop("export", "churn", "churn.cloche")
+    imported = shop("import", "churn.cloche", "--json").json
+    assert imported == shown.json
+    (item,) = shop("models", "ls", "churn", "--json").json["items"]
+    assert shown.json == {"kind": "ModelVersion", "version": 1, **item} | {
+        name: shown.json[name] for name in ("signer", "manifest")
+    }
+    assert {"reference", "model", "number", "digest", "size_bytes", "quality", "aliases", "created"} <= set(item)
+    assert all("size_bytes" in file for file in shown.json["manifest"]["files"])
+
+
 def test_a_version_that_is_not_the_champion_is_served_by_number(shop: Cloche) -> None:
     result = shop("pack", "model.joblib", "--trust-pickle", "--name", "shop", "--data", "holdout.csv")
     assert result.code == 0, result.err
