@@ -42,6 +42,7 @@ _LEAST_CALLS = 200
 _MOST_S = 1.0
 #: About as long as one call with many rows may take.
 _BULK_CALL_S = 5.0
+_TRIAL_CALL_S = 0.5
 _LEAST_BULK_ROWS = 64
 
 
@@ -59,14 +60,16 @@ def choose_threads(
         candidates.append(2 * candidates[-1])
     if len(candidates) == 1:
         return spec
-    row, bulk = repeat_rows(columns, 16), repeat_rows(columns, BULK_ROWS)
-    row_times, bulk_times = [], []
+    row, bulk = repeat_rows(columns, 16), None
+    row_times: list[float] = []
+    bulk_times: list[float] = []
     for threads in candidates:
         trial = msgspec.structs.replace(spec, threads=threads, bulk_threads=threads)
         runtime = load(trial, bulk=False)
         try:
             # The least, not the middle: whatever else the machine does only ever adds.
             row_times.append(min(time_rows(runtime, row, _TRIAL_BUDGET_S, clock)))
+            bulk = bulk or _affordable_rows(columns, row_times[0], _TRIAL_CALL_S)
             bulk_times.append(min(time_bulk(runtime, bulk, _TRIAL_BUDGET_S, clock)))
         finally:
             runtime.close()
@@ -96,8 +99,7 @@ def measure(
     try:
         few = repeat_rows(columns, 64)
         rows = sorted(time_rows(runtime, few, _ROW_BUDGET_S, clock, least=_LEAST_CALLS))
-        affordable = int(_BULK_CALL_S / max(rows[len(rows) // 2], 1e-9))
-        bulk = repeat_rows(columns, min(BULK_ROWS, max(_LEAST_BULK_ROWS, affordable)))
+        bulk = _affordable_rows(columns, rows[len(rows) // 2], _BULK_CALL_S)
         # A runtime host is the model's alone.
         host = getattr(runtime, "host_pid", None)
         used = resident_bytes() - before if host is None else resident_bytes(host)
@@ -128,6 +130,11 @@ def measure(
 def rows_a_call(columns: Columns) -> int:
     """How many such rows are run at a time: a network's inner results are many times its rows."""
     return max(1, min(BULK_ROWS, _BULK_NUMBERS // max(1, row_numbers(columns))))
+
+
+def _affordable_rows(columns: Columns, row_s: float, call_s: float) -> Columns:
+    """Many rows, but no more than a call of about so many seconds takes."""
+    return repeat_rows(columns, min(BULK_ROWS, max(_LEAST_BULK_ROWS, int(call_s / max(row_s, 1e-9)))))
 
 
 def repeat_rows(columns: Columns, count: int) -> Columns:
