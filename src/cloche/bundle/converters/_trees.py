@@ -16,6 +16,8 @@ from onnx import TensorProto, numpy_helper
 from skl2onnx.common.data_types import DoubleTensorType
 from sklearn import ensemble, tree
 
+from cloche.bundle.converters._forest import switch_points
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
@@ -36,20 +38,6 @@ class _Tree(NamedTuple):
     value: Floats
     #: The class or target of the first column of `value`.
     first: int
-
-
-def switch_points(thresholds: Floats) -> Floats:
-    """The largest float64 x of which float32(x) <= threshold, for each threshold.
-
-    scikit-learn's trees compare float32(x) with a float64 threshold; x <= switch point is the same question.
-    """
-    below = thresholds.astype(np.float32)
-    below = np.where(below > thresholds, np.nextafter(below, np.float32(-np.inf)), below).astype(np.float32)
-    above = np.nextafter(below, np.float32(np.inf))
-    # Halfway between two float32 is exact in float64, and rounds to the one whose last bit is 0.
-    middle = (below.astype(np.float64) + above.astype(np.float64)) / 2
-    even = (below.view(np.uint32) & 1) == 0
-    return np.where(even, middle, np.nextafter(middle, -np.inf))
 
 
 def _from_cart(fitted: Any, value: Floats, first: int) -> _Tree:

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from cloche.bundle.converters._trees import switch_points
+from cloche.bundle.converters._forest import switch_points
 from cloche.bundle.converters.base import ConvertOptions
 from cloche.bundle.converters.sklearn import SklearnConverter
 from cloche.runtimes.base import RuntimePlace, load_runtime
