@@ -37,7 +37,7 @@ _DRAWN = 3
 
 
 def convert(path: Path, rows: object | None) -> Converted:
-    model, size = _read(path)
+    model, size = read(path)
     return msgspec.structs.replace(convert_model(model, rows), original_bytes=size)
 
 
@@ -46,7 +46,7 @@ def convert_model(model: ModelProto, rows: object | None) -> Converted:
 
     Raises ConversionError (CL-E803), InputError.
     """
-    _check(model)
+    check(model)
     framework = f"{model.producer_name} {model.producer_version}".strip() or "ONNX"
     classes = _unzip(model)
     nodes = len(model.graph.node)
@@ -75,12 +75,14 @@ def _refuse(message: str, hint: str) -> ConversionError:
     return ConversionError(message, code="CL-E803", hint=hint)
 
 
-def _read(path: Path) -> tuple[ModelProto, int]:
+def read(path: Path) -> tuple[ModelProto, int]:
     """The model with its external data inside, and the bytes of both."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise NotFoundError(f"there is no file {path}", code="CL-E303", hint="check the path") from None
+    except OSError as error:
+        raise _refuse(f"{path.name} can't be read: {error.strerror}", "check the path") from None
     model = ModelProto()
     try:
         model.ParseFromString(data)
@@ -150,7 +152,8 @@ def _graphs(model: ModelProto) -> Iterator[Any]:
                 waiting.extend(attribute.graphs)
 
 
-def _check(model: ModelProto) -> None:
+def check(model: ModelProto) -> None:
+    """Raises ConversionError (CL-E803) for what ONNX Runtime alone can't or shouldn't run."""
     own = {function.domain for function in model.functions}
     strange = {node.domain for graph in _graphs(model) for node in graph.node} - DOMAINS - own
     if strange:
@@ -315,6 +318,10 @@ def _given(rows: object, signature: Signature) -> Columns:
     result = {field.name: columns[field.name] for field in signature.inputs}
     for field in signature.inputs:
         column = result[field.name]
+        wanted = tuple(got if want == -1 else want for want, got in zip(field.shape, column.shape, strict=False))
+        if column.ndim != len(field.shape) or column.shape != wanted:
+            said = f"column {field.name!r} has the shape {list(column.shape)}"
+            raise InputError(f"{said}, and the model takes {list(field.shape)}", code="CL-E110")
         if column.dtype != field.numpy_type:
             raise InputError(
                 f"column {field.name!r} is {column.dtype}, and the model takes {field.datatype}", code="CL-E105"
