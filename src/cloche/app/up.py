@@ -134,7 +134,9 @@ def make_wish(
         {"digest": bundle.digest, "bundle": str(bundle.path), "socket": socket, "trusted": trusted}
         for socket in sockets
     ]
-    worker |= {"keys": msgspec.to_builtins(keys), "trusted": trusted}
+    aliases = [name for name, version in project.registry.aliases(chosen.version.model).items()
+               if version == chosen.version.version]  # fmt: skip
+    worker |= {"keys": msgspec.to_builtins(keys), "trusted": trusted, "aliases": aliases}
     facts = Facts(
         deployment=online.name,
         model=str(chosen.version),

@@ -65,6 +65,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
     trusted: tuple[str, ...] = ()
+    #: What pointed at the version when the server started.
+    aliases: tuple[str, ...] = ()
     #: The files of the certificate and its key, where TLS is spoken.
     tls: tuple[str, str] | None = None
 
@@ -118,6 +120,7 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
         examples=take_rows(loaded.golden.inputs, 0, 4),
         answers=take_rows(loaded.golden.outputs, 0, 4),
         keys_required=config.keys_required,
+        aliases=config.aliases,
         is_ready=state.answers,
     )
     dialects = dialects_for(live)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from cloche.core.errors import BusyError, ClocheError, InputError
 from cloche.serving.guard import check_path
+from cloche.serving.inflate import TooLargeError, inflate
 from cloche.serving.pages import Pages, not_allowed
 from cloche.serving.predictions import GONE, Predictions, bug, request_id_of
 from cloche.serving.problems import headers_of, problem_body, status_of
@@ -35,8 +36,6 @@ class App:
         self._state = state
         self.max_body = max_body
         self._held = 0  # bytes of bodies that are being read or answered
-        # an error below /predict or /v2 is told in the dialect that speaks there
-        self._speakers = {path.split(b"/")[1]: dialect for path, dialect in predictions.routes.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         dialect = self.predictions.routes.get(scope["raw_path"])
@@ -54,6 +53,9 @@ class App:
             try:
                 predictions.admit(asked, scope["query_string"])
                 body = await self._body(asked.headers, receive)
+                coding = asked.headers.get(b"content-encoding")
+                if coding is not None:
+                    body = self._inflated(body, coding)
                 held = len(body)
                 self._held += held
                 outcome = await _unless_gone(predictions.submit(asked, body), receive)
@@ -97,6 +99,19 @@ class App:
             self._held -= size
         raise Gone
 
+    def _inflated(self, body: bytes, coding: bytes) -> bytes:
+        try:
+            inflated = inflate(body, coding, self.max_body)
+        except TooLargeError:
+            raise InputError(
+                f"the body inflates to more than the {self.max_body:,} bytes that are taken",
+                code="CL-E114",
+                hint="send fewer rows a request, or raise max_body under [serve]",
+            ) from None
+        if self._held + len(inflated) > _MOST_BODIES * self.max_body:
+            raise BusyError("too many large bodies at once", code="CL-E601", hint="send fewer at a time")
+        return inflated
+
     def _too_large(self, size: int) -> InputError:
         return InputError(
             f"the body has {size:,} bytes; at most {self.max_body:,} are taken",
@@ -120,7 +135,7 @@ class App:
             known = error
         except Exception as error:  # noqa: BLE001 - the edge of the process, as above
             known = bug(error, request_id or self.predictions.ids.next())
-        speaker = self._speakers.get(raw_path.split(b"/")[1] if b"/" in raw_path else b"")
+        speaker = self.predictions.speaker(raw_path)
         shown_id = request_id or self.predictions.ids.next()
         if speaker is not None:
             answer = speaker.problem(known, shown_id)

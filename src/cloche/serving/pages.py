@@ -88,7 +88,7 @@ class Pages:
             allow = (error.headers or {}).get("Allow", "GET")
             raise not_allowed(sorted(allow.split(", "))) from None
         path: str = scope["path"]
-        if path.startswith(("/predict/", "/v2/models/")):
+        if path.startswith(("/predict/", "/v1/models/", "/v2/models/")):
             raise NotFoundError(
                 f"nothing live answers at {path[:120]}",
                 code="CL-E305",

@@ -77,10 +77,17 @@ class Predictions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.routes = {path.encode(): dialect for dialect in dialects for path in dialect.paths()}
+        self._roots = [(root.encode(), dialect) for dialect in dialects for root in dialect.roots]
         self.deployment = deployment
         self.guard = guard
         self.ids = PredictionIds()
         self._clock = clock
+
+    def speaker(self, path: bytes) -> Dialect | None:
+        """The dialect in which an error at a path is told, whether or not there is anything at it."""
+        return next(
+            (dialect for root, dialect in self._roots if path == root or path.startswith(root + b"/")), None
+        )
 
     def begin(self, dialect: Dialect, headers: Mapping[bytes, bytes]) -> Asked:
         start = self._clock()

@@ -39,6 +39,7 @@ _BY_CODE = {
     "CL-E117": 400,
     "CL-E119": 408,
     "CL-E120": 400,
+    "CL-E121": 406,
     "CL-E306": 405,
     "CL-E401": 401,
     "CL-E402": 401,
@@ -85,6 +86,11 @@ def message_of(error: ClocheError) -> str:
     if isinstance(error, BusyError) and status_of(error) in (429, 503):
         return f"{error.message}; try again in {max(error.retry_after_s, 0.1):.1f} s"
     return error.message
+
+
+def sentence_of(error: ClocheError) -> str:
+    """The message and what to do, for protocols whose errors are one string."""
+    return f"{message_of(error)} ({error.hint})" if error.hint else message_of(error)
 
 
 def problem_body(error: ClocheError, request_id: str) -> bytes:

@@ -28,7 +28,7 @@ from cloche.serving.http import App
 from cloche.serving.limits import RateLimiter
 from cloche.serving.pages import Pages
 from cloche.serving.predictions import Deployment, Predictions
-from cloche.serving.protocols.base import Live, find_dialects
+from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.server import Server
 from cloche.serving.state import WorkerState
 
@@ -153,7 +153,7 @@ class Door:
             deployment="fraud", model="fraud-model", version=version, signature=signature, platform="onnx",
             description="A model", examples=examples, is_ready=self.state.answers,
         )  # fmt: skip
-        self.dialects = [dialect(self.live) for dialect in find_dialects()]
+        self.dialects = dialects_for(self.live)
         self.keys = keys or KeyRing()
         self.guard = Guard(
             policy or Policy(keys_required=False, loopback=True), lambda: self.keys, RateLimiter(board, self.slot)

@@ -300,13 +300,17 @@ def test_another_media_type_is_refused(run: Run, make_door: MakeDoor, row: Any, 
     run(scenario())
 
 
-def test_a_compressed_body_is_refused_in_words(run: Run, make_door: MakeDoor, row: Any) -> None:
+def test_a_compressed_body_is_read_and_an_unknown_coding_refused(run: Run, make_door: MakeDoor, row: Any) -> None:
     async def scenario() -> None:
         async with make_door().open() as door:
-            squeezed = gzip.compress(json.dumps(row).encode())
-            answer = await door.ask("/predict/fraud", squeezed, headers={"content-encoding": "gzip"})
+            for path, body in (("/predict/fraud", row), ("/invocations", {"instances": [row]})):
+                squeezed = gzip.compress(json.dumps(body).encode())
+                plain = await door.ask(path, body)
+                answer = await door.ask(path, squeezed, headers={"content-encoding": "gzip"})
+                assert answer.status == plain.status == 200
+            answer = await door.ask("/predict/fraud", squeezed, headers={"content-encoding": "br"})
             assert (answer.status, answer.json()["code"]) == (415, "CL-E115")
-            assert "'gzip'" in answer.json()["detail"]
+            assert "'br'" in answer.json()["detail"]
             assert (await door.ask("/predict/fraud", row, headers={"content-encoding": "identity"})).status == 200
 
     run(scenario())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cloche.core.errors import InputError
 from cloche.core.signature import Field, Signature
 from cloche.serving.protocols import rows as module
+from cloche.serving.protocols import wire_types
 from cloche.serving.protocols.rows import RowReader
 
 
@@ -225,7 +226,7 @@ def test_of_a_member_that_comes_twice_the_last_counts() -> None:
 
 def test_rows_have_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_ROWS", 3)
-    monkeypatch.setattr(module, "MOST_ELEMENTS", 10)
+    monkeypatch.setattr(wire_types, "MOST_ELEMENTS", 10)
     made = reader(field("x", "FP64", (-1, 5)))
     assert refusal(made, [{"x": [1] * 5}] * 4).code == "CL-E113"
     assert refusal(made, [{"x": [1] * 5}] * 3).code == "CL-E113"

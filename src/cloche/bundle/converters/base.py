@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cloche.core.errors import ConfigError, MissingExtraError
+from cloche.core.errors import ConfigError
+from cloche.core.extras import load_extra
 from cloche.core.signature import Columns, Signature
 from cloche.runtimes.base import RuntimeSpec
 
@@ -109,13 +110,6 @@ def is_from(model: object, package: str) -> bool:
 def load_heavy(module: str, what: str, extra: str) -> Any:
     """The half of a converter that imports its framework, which takes seconds: loaded on first use, by name.
 
-    The one such place beside entry points. Raises MissingExtraError where a package is missing.
+    Raises MissingExtraError where a package is missing.
     """
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("cloche."):
-            raise
-        raise MissingExtraError(
-            f"packing {what} needs {error.name}", code="CL-E701", hint=f'pip install "cloche[{extra}]"'
-        ) from None
+    return load_extra(module, f"packing {what}", extra)

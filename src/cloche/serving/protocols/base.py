@@ -34,6 +34,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     examples: Columns
     #: What the model answered to these rows, where that is known.
     answers: Columns | None = None
+    #: The aliases that pointed at it when the server started.
+    aliases: tuple[str, ...] = ()
     #: Whether callers need a key.
     keys_required: bool = False
     #: Whether the worker answers now.
@@ -56,8 +58,15 @@ class Dialect(Protocol):
     """A Dialect turns a body into columns and outputs into a body, for one live version."""
 
     name: str
+    #: The paths below which errors are told as this dialect tells them.
+    roots: Sequence[str]
 
     def __init__(self, live: Live) -> None: ...
+
+    @classmethod
+    def fits(cls, signature: Signature) -> bool:
+        """Whether it can speak for such a model; it is not mounted for others."""
+        ...
 
     def paths(self) -> Sequence[str]:
         """The paths that take a POST of rows."""
@@ -89,13 +98,18 @@ def find_dialects() -> list[type[Dialect]]:
     return [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]
 
 
+def dialects_for(live: Live) -> list[Dialect]:
+    """Every dialect that is installed and can speak for this version."""
+    return [dialect(live) for dialect in find_dialects() if dialect.fits(live.signature)]
+
+
+def flag_headers(flags: Sequence[Flag]) -> Headers:
+    """How many values were marked, for a protocol whose answer has no place for which."""
+    return [(b"cloche-flags", str(len(flags)).encode())] if flags else []
+
+
 def check_media_type(headers: Mapping[bytes, bytes], taken: Sequence[bytes]) -> None:
     """InputError CL-E115 for a body that came as something else; one that does not say is taken."""
-    coding = headers.get(b"content-encoding")
-    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
-        raise InputError(
-            f"the body came encoded as {coding.decode('latin-1')[:80]!r}", code="CL-E115", hint="send it as it is"
-        )
     given = headers.get(b"content-type")
     if given is None or given in taken or given.partition(b";")[0].strip().lower() in taken:
         return

@@ -9,30 +9,38 @@ import msgspec
 from starlette.routing import Route
 
 from cloche.core.errors import ClocheError
-from cloche.core.signature import Columns
+from cloche.core.signature import Columns, Signature
 from cloche.engine.validate import Flag
+from cloche.serving.bodies.base import Bodies, Table
 from cloche.serving.problems import headers_of, problem_body, status_of
-from cloche.serving.protocols.base import Answer, Live, check_media_type
+from cloche.serving.protocols.base import Answer, Live, flag_headers
 from cloche.serving.protocols.rows import RowReader
-from cloche.serving.protocols.schema import example_row, problem_responses
+from cloche.serving.protocols.schema import classes_of, example_row, named, predictions, problem_responses
 
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 
 
 class ClocheDialect:
-    """A ClocheDialect speaks rows: members of an object are inputs, members of a prediction are outputs."""
+    """A ClocheDialect speaks rows: members of an object are inputs, members of a prediction are outputs.
+
+    Tables of rows, in any body format that is installed, are taken and given as well.
+    """
 
     name = "cloche"
+    roots = ("/predict",)
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._reader = RowReader(live.signature)
+        self._bodies = Bodies(live.signature)
         self._encode = msgspec.json.Encoder().encode
         #: (output, the names of its columns where it holds a number a class)
-        self._outputs = [
-            (field.name, field.classes if len(field.shape) == 2 else None) for field in live.signature.outputs
-        ]
+        self._outputs = [(field.name, classes_of(field)) for field in live.signature.outputs]
+
+    @classmethod
+    def fits(cls, signature: Signature) -> bool:
+        return True
 
     def paths(self) -> Sequence[str]:
         return [f"/predict/{self._live.deployment}"]
@@ -40,41 +48,42 @@ class ClocheDialect:
     def routes(self) -> Sequence[Route]:
         return []
 
-    def decode(self, body: bytes, headers: Mapping[bytes, bytes]) -> tuple[Columns, bool]:
-        """The columns, and whether one object came (and one prediction goes back)."""
-        check_media_type(headers, (b"application/json",))
-        return self._reader.read(body)
+    def decode(self, body: bytes, headers: Mapping[bytes, bytes]) -> tuple[Columns, bool | Table]:
+        """The columns, and what goes back: one prediction to one object (True), many (False), or a table."""
+        given = headers.get(b"content-type")
+        came = None if given is None or given == b"application/json" else self._bodies.came(given)
+        accept = headers.get(b"accept")
+        wanted = came
+        if accept is not None and accept != b"*/*" and (came or accept != b"application/json"):
+            wanted = self._bodies.wanted(accept, came)
+        if came is None:
+            columns, is_one = self._reader.read(body)
+            return columns, wanted or is_one
+        return came.body.read(body), wanted or False
 
-    def encode(self, outputs: Columns, flags: tuple[Flag, ...], wants: bool, prediction_id: str) -> Answer:
+    def encode(self, outputs: Columns, flags: tuple[Flag, ...], wants: bool | Table, prediction_id: str) -> Answer:
+        if isinstance(wants, Table):
+            media_type, table = wants.write(outputs)
+            return Answer(200, [media_type, *flag_headers(flags)], table)
         body: dict[str, Any] = {"model": self._live.ref, "prediction_id": prediction_id}
         if wants:
             body["prediction"] = {
-                name: _named(outputs[name].tolist()[0], classes) for name, classes in self._outputs
+                name: named(outputs[name].tolist()[0], classes) for name, classes in self._outputs
             }
         else:
-            body["predictions"] = self._predictions(outputs)
+            body["predictions"] = predictions(outputs, self._live.signature)
         if flags:
             body["flags"] = flags
         return Answer(200, [_JSON], self._encode(body))
-
-    def _predictions(self, outputs: Columns) -> list[dict[str, Any]]:
-        columns = [[_named(value, classes) for value in outputs[name].tolist()] for name, classes in self._outputs]
-        names = [name for name, _ in self._outputs]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def problem(self, error: ClocheError, request_id: str) -> Answer:
         return Answer(status_of(error), [_PROBLEM, *headers_of(error)], problem_body(error, request_id))
 
     def openapi(self) -> Mapping[str, Any]:
-        return {self.paths()[0]: {"post": _operation(self._live)}}
+        return {self.paths()[0]: {"post": _operation(self._live, self._bodies)}}
 
 
-def _named(value: Any, classes: tuple[str, ...] | None) -> Any:
-    """A row of probabilities by the names of their classes; any other value as it is."""
-    return value if classes is None else dict(zip(classes, value, strict=True))
-
-
-def _operation(live: Live) -> dict[str, Any]:
+def _operation(live: Live, bodies: Bodies) -> dict[str, Any]:
     row = {"$ref": "#/components/schemas/Row"}
     many = {"type": "array", "items": row, "minItems": 1}
     wrapped = {
@@ -103,13 +112,20 @@ def _operation(live: Live) -> dict[str, Any]:
                 "application/json": {
                     "schema": {"anyOf": [row, wrapped, many]},
                     "examples": {"one": {"value": one}, "many": {"value": {"rows": [one, one]}}},
-                }
+                },
+                **bodies.content(live.examples),
             },
         },
         "responses": {
             "200": {
-                "description": "One prediction for one object, else as many as rows, in their order.",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Answer"}}},
+                "description": (
+                    "One prediction for one object, else as many as rows, in their order; in the form that"
+                    " Accept asks for, else in the form that the rows came in."
+                ),
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/Answer"}},
+                    **bodies.answers(),
+                },
             },
             **problem_responses(),
         },

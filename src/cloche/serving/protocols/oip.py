@@ -15,13 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cloche.core.errors import ClocheError, InputError
-from cloche.core.signature import NUMPY_TYPES, Columns, Field
+from cloche.core.signature import NUMPY_TYPES, Columns, Field, Signature
 from cloche.core.words import listed
 from cloche.engine.validate import Flag
-from cloche.serving.problems import headers_of, message_of, status_of
+from cloche.serving.problems import headers_of, sentence_of, status_of
 from cloche.serving.protocols import tensors, words
 from cloche.serving.protocols.base import Answer, Live, check_media_type
-from cloche.serving.protocols.schema import as_json, problem_responses
+from cloche.serving.protocols.schema import as_json, json_responses, problem_responses
 
 _JSON = (b"content-type", b"application/json")
 _HEADER_LENGTH = b"inference-header-content-length"
@@ -66,6 +66,7 @@ class OipDialect:
     """An OipDialect speaks tensors; the model of its paths is the deployment's name."""
 
     name = "oip"
+    roots = ("/v2",)
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -73,6 +74,10 @@ class OipDialect:
         self._outputs = {field.name: field for field in live.signature.outputs}
         self._decode = msgspec.json.Decoder(_Request).decode
         self._encode = msgspec.json.Encoder().encode
+
+    @classmethod
+    def fits(cls, signature: Signature) -> bool:
+        return True
 
     def _bases(self) -> tuple[str, str]:
         base = f"/v2/models/{self._live.deployment}"
@@ -109,9 +114,7 @@ class OipDialect:
         try:
             return self._decode(body)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
-            code = "CL-E102" if isinstance(error, msgspec.ValidationError) else "CL-E101"
-            said = words.not_json(body, error) if code == "CL-E101" else words.plain(error)
-            raise InputError(f"the request can't be read: {said}", code=code, where="request body") from None
+            raise words.unread(body, error) from None
 
     def _read(self, request: _Request, binary: memoryview) -> tuple[Columns, Wants]:
         if len(request.inputs) > _MOST_TENSORS:
@@ -216,9 +219,8 @@ class OipDialect:
         return Answer(200, headers, b"".join([header, *parts]))
 
     def problem(self, error: ClocheError, request_id: str) -> Answer:
-        text = f"{message_of(error)} ({error.hint})" if error.hint else message_of(error)
         headers = [_JSON, (b"cloche-error", error.code.encode()), *headers_of(error)]
-        return Answer(status_of(error), headers, self._encode({"error": text}))
+        return Answer(status_of(error), headers, self._encode({"error": sentence_of(error)}))
 
     async def _server(self, request: Request) -> Response:
         body = {"name": "cloche", "version": "2", "extensions": ["binary_tensor_data"]}
@@ -245,7 +247,7 @@ class OipDialect:
 
     def openapi(self) -> Mapping[str, Any]:
         base, _ = self._bases()
-        ok = {"200": {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}}
+        ok = json_responses()
         return {
             "/v2": {"get": {"operationId": "oip_server", "summary": "The server's metadata", "responses": ok}},
             "/v2/models": {"get": {"operationId": "oip_models", "summary": "What is live", "responses": ok}},
@@ -299,7 +301,7 @@ class OipDialect:
                     "description": "The outputs.",
                     "content": {"application/json": {"schema": {"type": "object"}}},
                 },
-                **{code: {**answer, "content": content} for code, answer in problem_responses().items()},
+                **problem_responses(content),
             },
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -91,15 +92,40 @@ def signature_schemas(signature: Signature) -> dict[str, Any]:
     }
 
 
-def problem_responses() -> dict[str, Any]:
-    """The answers that are not 200, which every operation shares."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+def predictions(outputs: Columns, signature: Signature) -> list[dict[str, Any]]:
+    """A row of outputs an object: output name -> value, probabilities by the names of their classes."""
+    names = [field.name for field in signature.outputs]
+    columns = [
+        [named(value, classes_of(field)) for value in outputs[field.name].tolist()] for field in signature.outputs
+    ]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def classes_of(field: Field) -> tuple[str, ...] | None:
+    """The names of an output's columns, where it holds a number a class."""
+    return field.classes if len(field.shape) == 2 else None
+
+
+def named(value: Any, classes: tuple[str, ...] | None) -> Any:
+    """A row of probabilities by the names of their classes; any other value as it is."""
+    return value if classes is None else dict(zip(classes, value, strict=True))
+
+
+def json_responses() -> dict[str, Any]:
+    """An answer in JSON whose form is a foreign protocol's."""
+    return {"200": {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+def problem_responses(content: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The answers that are not 200, which every operation shares; `content` is a foreign protocol's way."""
+    content = content or {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     words = {
         "400": "The body is malformed.",
         "401": "A key is needed, or the one that came is not good.",
         "403": "The key lacks the scope.",
         "404": "No such deployment or version is live.",
         "408": "The request came too slowly.",
+        "406": "No form of answer that is accepted can be given.",
         "413": "Too large.",
         "415": "The media type is not understood.",
         "422": "A value is wrong; `errors` names row and field.",

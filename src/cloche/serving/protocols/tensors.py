@@ -6,23 +6,24 @@ Sources: KServe's required_api.md (v2) and Triton's extension_binary_data.md.
 from __future__ import annotations
 
 import math
+import re
 import struct
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from cloche.core.errors import InputError
 from cloche.core.signature import FLOATS, INTEGERS, NUMPY_TYPES, Array, Field
+from cloche.serving.protocols.arrays import RaggedError, from_nested
 from cloche.serving.protocols.base import MOST_ELEMENTS
 
-_DECODERS = {
-    **{name: msgspec.json.Decoder(list[float]).decode for name in FLOATS},
-    **{name: msgspec.json.Decoder(list[int]).decode for name in INTEGERS},
-    "BOOL": msgspec.json.Decoder(list[bool]).decode,
-    "BYTES": msgspec.json.Decoder(list[str]).decode,
-}
+_SCALARS: Mapping[str, Any] = {
+    **dict.fromkeys(FLOATS, float), **dict.fromkeys(INTEGERS, int), "BOOL": bool, "BYTES": str,
+}  # fmt: skip
+_IS_NESTED = re.compile(rb"\s*\[\s*\[")
 _anything = msgspec.json.Decoder().decode
 _KINDS: dict[type, str] = {
     bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object",
@@ -89,22 +90,34 @@ def to_field(array: Array, field: Field, datatype: str, shape: Sequence[int]) ->
 def from_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw, *, nulls: bool) -> Array:
     """A flat array of JSON `data`, nested or flat, row-major; `nulls`: null stands for a missing value."""
     count = check_shape(name, datatype, shape)
+    axes = len(shape) if _IS_NESTED.match(data) else 1
     try:
-        values: list[Any] = cast(list[Any], _DECODERS[datatype](data))
+        values = _decoder(datatype, axes)(data)
     except (msgspec.DecodeError, RecursionError, ValueError):
         values = _flatten(name, _parsed(name, data), len(shape))
         _check_types(name, datatype, values, nulls)
-    if len(values) != count:
-        raise wrong(name, f"{len(values)} values for shape {_shown(shape)}", f"{count} values")
-    if datatype == "BYTES":
-        column = np.empty(count, object)
-        column[:] = values
-        return column
+        axes = 1
     try:
-        with np.errstate(over="ignore"):  # 1e300 as FP32 is infinite, which the engine refuses by name
-            return np.array(values, NUMPY_TYPES[datatype])
+        array = from_nested(values, axes - 1, NUMPY_TYPES[datatype], most=MOST_ELEMENTS)
+    except RaggedError:
+        raise wrong(name, "the lists of `data` differ in length", f"shape {_shown(shape)}", "CL-E110") from None
     except (OverflowError, ValueError, TypeError):
         raise wrong(name, f"a value does not fit {datatype}", code="CL-E105") from None
+    if array.size != count:
+        raise wrong(name, f"{array.size} values for shape {_shown(shape)}", f"{count} values")
+    if axes > 1 and array.shape != tuple(shape):
+        raise wrong(name, f"`data` is nested as {list(array.shape)}", f"shape {_shown(shape)}", "CL-E110")
+    return array.ravel()
+
+
+@lru_cache(maxsize=256)
+def _decoder(datatype: str, axes: int) -> Callable[[msgspec.Raw], list[Any]]:
+    """A decoder of lists nested `axes` deep."""
+    kind: Any = _SCALARS[datatype]
+    for _ in range(max(axes, 1)):
+        kind = list[kind]
+    decode: Callable[[msgspec.Raw], list[Any]] = msgspec.json.Decoder(kind).decode
+    return decode
 
 
 def _parsed(name: str, data: msgspec.Raw) -> Any:

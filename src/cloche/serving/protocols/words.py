@@ -6,6 +6,10 @@ import difflib
 import re
 from collections.abc import Sequence
 
+import msgspec
+
+from cloche.core.errors import InputError
+
 #: Names that are compared to find what was meant; more would cost too much.
 _MOST_COMPARED = 500
 _AT = re.compile(r"\(byte (\d+)\)")
@@ -40,6 +44,13 @@ def not_json(body: bytes, error: Exception) -> str:
         if any(_NOT_A_NUMBER.match(body, start) for start in range(max(at - 4, 0), at + 1)):
             return "JSON has no NaN: send null for a missing number"
     return f"the body is not JSON: {reason}"
+
+
+def unread(body: bytes, error: Exception) -> InputError:
+    """The error for a request that msgspec can't read: not JSON, or of another form."""
+    code = "CL-E102" if isinstance(error, msgspec.ValidationError) else "CL-E101"
+    said = not_json(body, error) if code == "CL-E101" else plain(error)
+    return InputError(f"the request can't be read: {said}", code=code, where="request body")
 
 
 def plain(error: Exception) -> str:
