@@ -15,6 +15,7 @@ from cloche.app.archives import import_bundle
 from cloche.app.project import Project
 from cloche.bundle.archive import SUFFIX
 from cloche.bundle.bundle import Bundle
+from cloche.bundle.manifest import MANIFEST
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
 from cloche.registry import ModelVersion
 from cloche.settings import Online, default_online
@@ -73,7 +74,7 @@ def _find(
             raise NotFoundError(f"there is no file {model}", code="CL-E303", hint="check the path")
         version = project.registry.resolve(model)
         return version, project.open_version(version)
-    if path.is_dir():
+    if path.is_dir() and (path / MANIFEST).exists():
         found = Bundle.open(path, project.trusted() | {project.signer.public_key})
         found.verify()
         bundle = project.register(found, name)
@@ -103,15 +104,18 @@ def _pack(project: Project, model: str, name: str, progress: Progress | None) ->
 
 
 def _memo(project: Project, model: str, name: str) -> Path | None:
-    """Where it is written down what became of this file; another Cloche may pack it better."""
+    """Where it is written down what became of this file or folder; another Cloche may pack it better."""
     stem, is_class, inner = model.partition(".py:")
-    file = Path(f"{stem}.py" if is_class else model)
-    if not file.is_file():
+    path = Path(f"{stem}.py" if is_class else model)
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    if not files:
         return None
     content = hashlib.sha256(f"{__version__} {inner}\n".encode())
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            content.update(block)
+    for file in files:
+        content.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                content.update(block)
     return project.settings.data / "packed" / f"{name}-{content.hexdigest()}"
 
 

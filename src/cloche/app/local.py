@@ -29,13 +29,14 @@ def pack(
     y: object | None = None,
     *,
     name: str,
-    code: Sequence[str | Path] | None = None,
-    requirements: Sequence[str] = (),
+    code: str | Path | Sequence[str | Path] | None = None,
+    requirements: str | Sequence[str] = (),
     golden: int = ROWS,
     rtol: float = RTOL,
     atol: float = ATOL,
     about: str | None = None,
     licence: str | None = None,
+    task: str | None = None,
     trust_pickle: bool = False,
     directory: Path | str | None = None,
 ) -> Bundle:
@@ -46,8 +47,8 @@ def pack(
     Parameters
     ----------
     model
-        A fitted scikit-learn model, the path of an ONNX file, or a Python class with `load` and `predict`
-        (also as `"sentiment.py:Sentiment"`).
+        A fitted model, the path of an ONNX file or of a folder that Hugging Face or MLflow saved, or a Python
+        class with `load` and `predict` (also as `"sentiment.py:Sentiment"`).
     X, y
         Rows that the model was not trained on, and their labels: a frame, an array or a dict of columns.
         Without rows, inputs are drawn; without labels, there is no baseline quality.
@@ -57,6 +58,8 @@ def pack(
         How many examples are kept, and how near numbers must come: atol + rtol * |wanted|.
     about, licence
         What the card says of its purpose and limits, and its licence.
+    task
+        For a Hugging Face folder that does not say it: "text-classification" or "embeddings".
     trust_pickle
         Read the path of a .pkl or .joblib file, which can run any code, in a process without network.
     directory
@@ -79,8 +82,9 @@ def pack(
             y,
             name=name,
             options=options,
-            code=None if code is None else tuple(map(str, code)),
-            requirements=tuple(requirements),
+            code=None if code is None else _texts(code),
+            requirements=_texts(requirements),
+            task=task,
             trust_pickle=trust_pickle,
         )
 
@@ -95,6 +99,7 @@ def pack_into(
     options: PackOptions | None = None,
     code: tuple[str, ...] | None = None,
     requirements: tuple[str, ...] = (),
+    task: str | None = None,
     trust_pickle: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -102,8 +107,20 @@ def pack_into(
     options = options or PackOptions()
     if progress is not None:
         progress("converting")
-    convert = ConvertOptions(code=code, requirements=requirements, rtol=options.rtol, atol=options.atol)
-    converted = _convert(model, X, convert, trust_pickle=trust_pickle)
+    convert = ConvertOptions(
+        code=code,
+        requirements=requirements,
+        task=task,
+        trust_pickle=trust_pickle,
+        rtol=options.rtol,
+        atol=options.atol,
+    )
+    converted = _convert(model, X, convert)
+    if (code is not None or requirements) and converted.runtime.kind != "python":
+        raise ConfigError(
+            f"{converted.description} is no Python class: no code travels with it, and it needs no packages",
+            hint="leave out code and requirements",
+        )
     with project.bundles.stage() as staging:
         bundle = build(
             converted,
@@ -118,6 +135,11 @@ def pack_into(
         return _packed_before(project, bundle) or project.register(bundle)
 
 
+def _texts(given: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    """One text or several."""
+    return (str(given),) if isinstance(given, (str, Path)) else tuple(map(str, given))
+
+
 def _packed_before(project: Project, bundle: Bundle) -> Bundle | None:
     """The highest version of this bundle's model, where it was made of the same and is whole."""
     try:
@@ -130,7 +152,7 @@ def _packed_before(project: Project, bundle: Bundle) -> Bundle | None:
     return None
 
 
-def _convert(model: object, X: object | None, options: ConvertOptions, *, trust_pickle: bool) -> Converted:
+def _convert(model: object, X: object | None, options: ConvertOptions) -> Converted:
     """A string is a path, but for `file.py:Class`, which the converter takes apart."""
     if isinstance(model, str) and ".py:" not in model:
         model = Path(model)
@@ -145,7 +167,7 @@ def _convert(model: object, X: object | None, options: ConvertOptions, *, trust_
             + (f"; its classes are {', '.join(there)}" if len(there) > 1 else ""),
         )
     if isinstance(model, Path) and is_pickle(model):
-        return convert_pickle(model, X, options, trusted=trust_pickle)
+        return convert_pickle(model, X, options, trusted=options.trust_pickle)
     return find_converter(model).convert(model, X, options)
 
 

@@ -105,4 +105,5 @@ def _origin(manifest: Manifest) -> str:
     if lineage.git_commit:
         commit = f"git {lineage.git_commit}" + (" with uncommitted changes" if lineage.git_dirty else "")
     versions = ", ".join(f"{name} {version}" for name, version in lineage.packages.items())
-    return f"{commit}; Cloche {lineage.cloche}, Python {lineage.python}, {versions}."
+    told = [f"{name}: `{value}`." for name, value in lineage.origin.items()]
+    return "\n\n".join([f"{commit}; Cloche {lineage.cloche}, Python {lineage.python}, {versions}.", *told])

@@ -17,6 +17,7 @@ from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.pickle_wire import Failure, Question, Table, decode_answer, encode
 from cloche.bundle.rows import to_columns
 from cloche.core.errors import ClocheError, ConversionError, MissingExtraError, NotFoundError, RefusedError
+from cloche.runtimes.base import RuntimeSpec
 
 SUFFIXES = frozenset({".pkl", ".pickle", ".joblib"})
 
@@ -112,7 +113,7 @@ def _received(path: Path, data: bytes) -> Converted:
     if (
         converted is None
         or converted.runtime.kind != _SAFE_KIND
-        or set(converted.files) != {converted.runtime.entry}
+        or set(converted.files) != _files_of(converted.runtime)
     ):
         raise ConversionError(
             f"{path.name} holds no model that can be packed without code",
@@ -124,6 +125,11 @@ def _received(path: Path, data: bytes) -> Converted:
         reference=None if answer.reference is None else answer.reference.columns(),
         original_bytes=path.stat().st_size,
     )
+
+
+def _files_of(runtime: RuntimeSpec) -> set[str]:
+    step = runtime.step
+    return {runtime.entry} if step is None else {runtime.entry, step.entry, *step.files}
 
 
 def _error(path: Path, failure: Failure) -> ClocheError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import msgspec
 import numpy as np
@@ -45,10 +46,12 @@ def make_profile(
     )
 
 
-def with_facts(signature: Signature, inputs: Columns) -> Signature:
-    """The signature with what the rows show: missing values, ranges, categories."""
-    fields = tuple(_with_facts(field, inputs[field.name]) for field in signature.inputs)
-    return msgspec.structs.replace(signature, inputs=fields)
+def with_facts(signature: Signature, inputs: Columns, texts: Collection[str] = ()) -> Signature:
+    """The signature with what the rows show: missing values, ranges, categories; `texts` have no categories."""
+    fields = [
+        field if field.name in texts else _with_facts(field, inputs[field.name]) for field in signature.inputs
+    ]
+    return msgspec.structs.replace(signature, inputs=tuple(fields))
 
 
 def profile_numbers(values: Array) -> Numeric:

@@ -29,6 +29,7 @@ def pack(
     trust_pickle: bool = False,
     code: list[str] | None = None,
     requirement: list[str] | None = None,
+    task: str | None = None,
     golden: int = ROWS,
     rtol: float = RTOL,
     atol: float = ATOL,
@@ -41,7 +42,8 @@ def pack(
     Parameters
     ----------
     model
-        A file (model.onnx, or model.joblib with --trust-pickle) or a class (sentiment.py:Sentiment).
+        A file (model.onnx, or model.joblib with --trust-pickle), a class (sentiment.py:Sentiment), or a folder
+        that Hugging Face or MLflow saved.
     name
         The model's name; this becomes its next version.
     data
@@ -54,6 +56,8 @@ def pack(
         A file that travels with a class; may be given more than once.
     requirement
         A package that a class needs, as in "nltk>=3.9"; may be given more than once.
+    task
+        What a Hugging Face folder is for, where it does not say: text-classification or embeddings.
     golden
         How many examples are kept and run again at each load.
     rtol
@@ -79,6 +83,7 @@ def pack(
             options=PackOptions(golden=golden, rtol=rtol, atol=atol, about=about, licence=licence),
             code=None if code is None else tuple(code),
             requirements=tuple(requirement or ()),
+            task=task,
             trust_pickle=trust_pickle,
             progress=tell,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +41,8 @@ class Converted(msgspec.Struct, kw_only=True):
     #: What the original answered on the first PROOF_ROWS of them; None where the file is its own original.
     reference: Columns | None
     requirements: tuple[str, ...] = ()
+    #: Where it comes from, as its folder says: {"mlflow run": "8a1c..."}.
+    origin: dict[str, str] = {}
     #: Names of given columns that the model does not take.
     unused: tuple[str, ...] = ()
     #: The size before: of the model as a pickle, or of the file.
@@ -56,6 +57,10 @@ class ConvertOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Files that travel with a Python class; None: the file that defines it.
     code: tuple[str, ...] | None = None
     requirements: tuple[str, ...] = ()
+    #: What a Hugging Face folder is for: "text-classification", "embeddings"; None: as the folder says.
+    task: str | None = None
+    #: Whether the caller trusts a pickle inside the model's folder.
+    trust_pickle: bool = False
     #: |answer - reference| <= atol + rtol * |reference|.
     rtol: float = 1e-4
     atol: float = 1e-6
