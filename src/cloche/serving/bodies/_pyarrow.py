@@ -21,6 +21,8 @@ from cloche.serving.protocols.wire_types import MOST_ROWS, too_many
 #: Bytes that the columns of a Parquet file may hold once they are inflated.
 _MOST_BYTES = 512 * 1024 * 1024
 _BATCH_ROWS = 65_536
+#: Batches of a stream, or row groups of a file: each costs, however few its rows are.
+_MOST_PIECES = 10_000
 
 
 def read_stream(body: bytes, signature: Signature) -> Columns:
@@ -38,6 +40,8 @@ def read_file(body: bytes, signature: Signature) -> Columns:
         file = pq.ParquetFile(pa.BufferReader(body))
         layout = Layout(signature, file.schema_arrow.names)
         said = file.metadata
+        if said.num_row_groups > _MOST_PIECES:
+            raise too_many(said.num_row_groups, "row groups", _MOST_PIECES)
         if said.num_rows > MOST_ROWS:
             raise too_many(said.num_rows, "rows", MOST_ROWS)
         size = sum(said.row_group(at).total_byte_size for at in range(said.num_row_groups))
@@ -90,6 +94,8 @@ def _gathered(batches: Any, schema: Any) -> Any:
         if size > _MOST_BYTES:
             raise too_many(size, "bytes", _MOST_BYTES)
         kept.append(batch)
+        if len(kept) > _MOST_PIECES:
+            raise too_many(len(kept), "batches", _MOST_PIECES)
     return pa.Table.from_batches(kept, schema)
 
 
