@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -92,6 +93,7 @@ def make_wish(
     keys = Keys(project.store).load()
     loopback = _is_loopback(serve.host)
     _check_code(bundle, allowed=serve.allow_code)
+    _check_device(bundle, online.device)
     bundle.verify()  # workers verify what they load; a changed card or profile is told here
     if serve.tls is not None:
         Certificates(serve.tls.cert, serve.tls.key)  # workers read them again: what is wrong is told here
@@ -111,6 +113,7 @@ def make_wish(
         "deadline_s": online.deadline_s,
         "cache": None if online.cache is None else {"bytes": online.cache.size, "ttl_s": online.cache.ttl_s},
         "on_invalid": online.on_invalid,
+        "device": online.device,
         "keys_required": keys_required,
         "limits": msgspec.to_builtins(dict(online.access.limits)),
         "database": settings.database,
@@ -187,6 +190,19 @@ def _check_code(bundle: Bundle, *, allowed: bool) -> None:
         if not allowed:
             raise no_code(bundle.reference or bundle.name)
         check_requirements(bundle.manifest.requirements)
+
+
+def _check_device(bundle: Bundle, device: str) -> None:
+    if device == "cpu":
+        return
+    if bundle.manifest.runtime.kind != "onnx":
+        raise ConfigError(
+            f"device = {device!r} has no effect on a bundle with Python code, which chooses its own",
+            code="CL-E201",
+            hint="leave it out, and choose the device in the class",
+        )
+    # takes a moment, and serving on the processor needs it in the workers only
+    import_module("cloche.runtimes.onnx").check_device(device)
 
 
 def _check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, encrypted: bool) -> None:

@@ -60,6 +60,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     loopback: bool
     max_body: int
     database: str
+    device: str = "cpu"
     cache: CacheConfig | None = None
     limits: dict[str, Rate] = {}
     hosts: tuple[str, ...] = ()
@@ -87,7 +88,9 @@ class Loaded(msgspec.Struct, frozen=True):
 def load(config: WorkerConfig) -> Loaded:
     """Open, verify, load, check the golden examples, warm up. Raises ClocheError."""
     bundle = Bundle.open(Path(config.bundle), config.trusted, digest=config.digest)
-    place = RuntimePlace(digest=config.digest, hosts=config.hosts, timeout_s=config.deadline_s)
+    place = RuntimePlace(
+        digest=config.digest, hosts=config.hosts, timeout_s=config.deadline_s, device=config.device
+    )
     runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle.read, place)
     golden.check(bundle, runtime)
     examples = bundle.golden()

@@ -59,6 +59,8 @@ class RuntimePlace(msgspec.Struct, frozen=True, kw_only=True):
     #: Unix socket paths of the runtime hosts, for bundles that carry code.
     hosts: tuple[str, ...] = ()
     timeout_s: float = 30.0
+    #: "cpu" or "cuda".
+    device: str = "cpu"
     #: A file descriptor for what a host of its own prints; None: where this process's errors go.
     output: int | None = None
 

@@ -1,4 +1,4 @@
-"""The ONNX runtime: one session of ONNX Runtime in this process, on the CPU."""
+"""The ONNX runtime: one session of ONNX Runtime in this process, on the processor or a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from cloche.core.errors import ModelError
+from cloche.core.errors import MissingExtraError, ModelError
 from cloche.core.signature import Array, Columns, Field, Signature
 from cloche.runtimes.base import Read, Runtime, RuntimePlace, RuntimeSpec, StepSpec
 from cloche.runtimes.steps import SteppedRuntime, load_step
@@ -40,8 +40,30 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-def open_session(model: bytes, threads: int) -> ort.InferenceSession:
-    """A session on `threads` threads that sleep while there is nothing to do. Raises ModelError."""
+#: What ONNX Runtime computes with on a device; the numbers are those of full float32, as on the processor.
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_PROVIDERS: Mapping[str, list[Any]] = {"cpu": [_CPU], "cuda": [(_CUDA, {"use_tf32": "0"}), _CPU]}
+
+
+def check_device(device: str) -> None:
+    """Raises MissingExtraError where the ONNX Runtime that is installed can't compute on the device."""
+    if device == "cuda" and _CUDA not in ort.get_available_providers():
+        found = ", ".join(name.removesuffix("ExecutionProvider") for name in ort.get_available_providers())
+        raise MissingExtraError(
+            f'device = "cuda" needs an ONNX Runtime with CUDA; the one that is installed has {found}',
+            code="CL-E701",
+            hint='pip install "cloche[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu '
+            "(it fills the folder of the other one, so it must come last)",
+        )
+
+
+def open_session(model: bytes, threads: int, device: str = "cpu") -> ort.InferenceSession:
+    """A session on `threads` threads that sleep while there is nothing to do.
+
+    Raises ModelError, and MissingExtraError where the device can't be used.
+    """
+    check_device(device)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -53,12 +75,20 @@ def open_session(model: bytes, threads: int) -> ort.InferenceSession:
     # Errors are raised; what ONNX Runtime prints of them would come beside them.
     options.log_severity_level = 4
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
     except ORT_ERRORS as error:
         raise ModelError(
             f"ONNX Runtime can't load the model: {first_line(error)}",
             hint="check the file with onnx.checker, and the version of ONNX Runtime",
         ) from error
+    if device == "cuda" and session.get_providers()[0] != _CUDA:
+        # It falls back to the processor without a word.
+        raise MissingExtraError(
+            'device = "cuda", and ONNX Runtime can\'t use CUDA here',
+            code="CL-E701",
+            hint="look at nvidia-smi; CUDA and cuDNN come by  pip install onnxruntime-gpu[cuda,cudnn]",
+        )
+    return session
 
 
 def first_line(error: Exception) -> str:
@@ -95,9 +125,9 @@ class OnnxRuntime:
         """
         threads = spec.bulk_threads if place.bulk else spec.threads
         if spec.step is None:
-            return cls(open_session(read(spec.entry), threads), signature)
+            return cls(open_session(read(spec.entry), threads, place.device), signature)
         step = load_step(spec.step, read)  # first: what is missing is told before a large graph is opened
-        session = open_session(read(spec.entry), threads)
+        session = open_session(read(spec.entry), threads, place.device)
         inner = cls(session, _behind(spec.step, session, signature))
         return SteppedRuntime(step, spec.step, inner, signature)
 

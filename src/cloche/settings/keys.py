@@ -15,7 +15,7 @@ from cloche.core.errors import ConfigError
 from cloche.core.machine import usable_cores
 from cloche.core.reference import parse_reference
 from cloche.core.units import parse_duration, parse_rate, parse_size, shown
-from cloche.settings.tree import OnInvalid
+from cloche.settings.tree import Device, OnInvalid
 
 #: The most serving workers of one machine: each process needs a slot of the board.
 MAX_WORKERS = 48
@@ -158,6 +158,13 @@ def _on_invalid(value: object) -> str:
     raise _wrong(f"{shown(value)} is not a policy", f"write {', '.join(choices)}")
 
 
+def _device(value: object) -> str:
+    choices = get_args(Device)
+    if isinstance(value, str) and value in choices:
+        return value
+    raise _wrong(f"{shown(value)} is not a device", f"write {' or '.join(choices)}")
+
+
 def _version(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value == 1:
         return value
@@ -258,6 +265,12 @@ KEYS = (
         parse=_plain(_on_invalid),
         default="flag",
         meaning="What becomes of unknown categories and numbers out of range: reject, flag or allow.",
+    ),
+    Key(
+        path="online.*.device",
+        parse=_plain(_device),
+        default="cpu",
+        meaning="Where the model is computed: cpu, or cuda where ONNX Runtime has it (the extra `gpu`).",
     ),
     Key(
         path="online.*.cache.size",

@@ -129,6 +129,7 @@ def _online(reader: Reader, name: str) -> Online | None:
         model=reader.value(*table, "model"),
         deadline_s=reader.value(*table, "deadline"),
         on_invalid=reader.value(*table, "on_invalid"),
+        device=reader.value(*table, "device"),
         cache=cache if cached else None,
         access=Access(keys=keys, limits=limits),
     )

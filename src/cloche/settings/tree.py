@@ -11,6 +11,7 @@ import msgspec
 from cloche.core.units import Rate
 
 OnInvalid = Literal["reject", "flag", "allow"]
+Device = Literal["cpu", "cuda"]
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,7 @@ class Online(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     deadline_s: float
     on_invalid: OnInvalid
+    device: Device
     cache: Cache | None
     access: Access
 

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from cloche.core.errors import ModelError
+from cloche.core.errors import MissingExtraError, ModelError
 from cloche.core.signature import Field, Signature
 from cloche.runtimes.base import RuntimePlace, RuntimeSpec
 from cloche.runtimes.onnx import OnnxRuntime, fill_strings, open_session
@@ -123,3 +124,51 @@ def test_threads_that_wait_do_not_burn_the_processor() -> None:
     while time.perf_counter() - start < 0.3:
         time.sleep(0.05)
     assert time.process_time() - used < 0.1
+
+
+# -- device ----------------------------------------------------------------------------------------------------
+
+
+def test_cuda_where_there_is_none_is_told_with_what_to_install() -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(MissingExtraError, match=r"the one that is installed has .*CPU") as caught:
+        open_session(ADD, 1, "cuda")
+    assert caught.value.code == "CL-E701"
+    assert "cloche[gpu]" in (caught.value.hint or "")
+
+
+class Session:
+    """A Session of an ONNX Runtime with CUDA, which remembers what it was asked for."""
+
+    asked: tuple[Any, ...] = ()
+    used = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+    def __init__(self, model: bytes, options: Any, providers: Any) -> None:
+        type(self).asked = tuple(providers)
+
+    def get_providers(self) -> list[str]:
+        return list(self.used)
+
+
+@pytest.fixture
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> type[Session]:
+    class Fresh(Session):
+        pass
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "InferenceSession", Fresh)
+    return Fresh
+
+
+def test_cuda_is_asked_for_before_the_processor_and_in_full_precision(with_cuda: type[Session]) -> None:
+    open_session(ADD, 1, "cuda")
+    assert with_cuda.asked == (("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider")
+    open_session(ADD, 1)
+    assert with_cuda.asked == ("CPUExecutionProvider",)
+
+
+def test_a_session_that_fell_back_to_the_processor_is_refused(with_cuda: type[Session]) -> None:
+    with_cuda.used = ("CPUExecutionProvider",)
+    with pytest.raises(MissingExtraError, match="can't use CUDA here"):
+        open_session(ADD, 1, "cuda")

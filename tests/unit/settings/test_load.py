@@ -304,6 +304,7 @@ def test_settings_can_not_be_changed(load: Load) -> None:
         ("[online.x]\nmodel = 'A'", 2, "online.x.model", "'A' is not a reference", "begins with ./"),
         (FRAUD + "deadline = 0", 3, "online.fraud.deadline", "0 is not within 1ms and 1h", "1ms to 1h"),
         (FRAUD + "on_invalid = 'reject!'", 3, "online.fraud.on_invalid", "not a policy", "reject, flag, allow"),
+        (FRAUD + "device = 'gpu'", 3, "online.fraud.device", "not a device", "cpu or cuda"),
         (FRAUD + "on_invalid = ['flag']", 3, "online.fraud.on_invalid", "not a policy", "reject, flag, allow"),
         (FRAUD + "cache = true", 3, "online.fraud.cache", "this is a table", "write [online.fraud.cache]"),
         (FRAUD + "cache = {}", 3, "online.fraud.cache.size", "the size is missing", 'size = "64MB"'),
