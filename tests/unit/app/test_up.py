@@ -23,7 +23,7 @@ from cloche.app.project import Project, open_project
 from cloche.app.up import check_memory, make_wish, note_limits, runtime_folder
 from cloche.app.worker import WorkerConfig
 from cloche.control.wish import Wish
-from cloche.core.errors import ConfigError, NotFoundError, RefusedError
+from cloche.core.errors import ConfigError, MissingExtraError, NotFoundError, RefusedError
 from cloche.store.keys import Keys
 from cloche.testing import toy_classifier, toy_onnx
 
@@ -326,3 +326,11 @@ def test_it_becomes_the_supervisor_and_a_second_one_is_a_conflict(
         finally:
             os.kill(first.pid, signal.SIGTERM)
         assert first.wait(30) == 143
+
+
+def test_a_device_that_is_not_there_is_told_before_the_start(project: Project) -> None:
+    chosen = choose(project, "churn")
+    on_gpu = msgspec.structs.replace(chosen, online=msgspec.structs.replace(chosen.online, device="cuda"))
+    with pytest.raises(MissingExtraError, match="needs an ONNX Runtime with CUDA"):
+        make_wish(project, on_gpu, runtime_folder(project.settings))
+    assert worker_of(wish_of(project)).device == "cpu"
