@@ -14,8 +14,8 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from cloche.bundle.converters import _graph, _network
-from cloche.bundle.converters._onnx_file import convert_model
+from cloche.bundle.converters import _classes, _graph, _network
+from cloche.bundle.converters._onnx_file import MODEL_FILE, convert_model
 from cloche.bundle.converters._tensorflow import Task, load_columns, save_columns
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.parity import compare
@@ -91,19 +91,22 @@ def _convert(folder: Path, rows: Columns | None, options: ConvertOptions) -> Con
     serving, loaded = _serving(folder)
     specs: dict[str, Any] = serving.structured_input_signature[1]
     names, outputs = list(specs), list(serving.structured_outputs)
+    is_classes = _classes.check_task(options)
     given = None if rows is None else _network.by_name(rows, names, keep=False)
     if given is not None and len(given) < len(names):
         lacking = ", ".join(name for name in names if name not in given)
         raise InputError(f"the rows lack {lacking}", code="CL-E104", hint=f"its inputs are {', '.join(names)}")
-    model = _to_onnx(serving, specs)
+    _check_specs(specs)
+    model = _to_onnx(serving, specs, outputs)
     plain = _plain(names)
-    _graph.rename(model, plain, outputs)
+    wanted = ["output"] if outputs == ["output_0"] else outputs
+    _graph.rename(model, plain, wanted)
     converted = convert_model(model, None if given is None else dict(zip(plain, given.values(), strict=True)))
 
     def answer(columns: Columns) -> Columns:
         feed = {name: tf.constant(column) for name, column in zip(names, columns.values(), strict=True)}
         found = serving(**feed)
-        return {name: found[name].numpy() for name in outputs}
+        return {mine: found[name].numpy() for mine, name in zip(wanted, outputs, strict=True)}
 
     drawn = converted.columns or draw_rows(converted.signature, _DRAWN)
     try:
@@ -114,6 +117,10 @@ def _convert(folder: Path, rows: Columns | None, options: ConvertOptions) -> Con
             code="CL-E105",
             hint="give rows that its signature takes, any number of them at a time",
         ) from error
+    if is_classes:
+        graph = onnx.load_from_string(converted.files[MODEL_FILE])
+        reference = _classes.classify(graph, reference)
+        converted = _classes.with_classes(convert_model(graph, converted.columns))
     if rows is None:
         _prove(converted, drawn, reference, options)
     del loaded
@@ -143,11 +150,28 @@ def _serving(folder: Path) -> tuple[Any, Any]:
     return signatures[_SERVING], loaded
 
 
-def _to_onnx(serving: Any, specs: dict[str, Any]) -> onnx.ModelProto:
+def _check_specs(specs: dict[str, Any]) -> None:
+    """Raises ConversionError for inputs that no bundle of tensors has."""
+    for name, spec in specs.items():
+        if spec.dtype == tf.string:
+            raise ConversionError(
+                f"input {name!r} is text, which tf2onnx does not convert exactly",
+                code="CL-E802",
+                hint="pack the part after the text steps, or a Python class",
+            )
+        if spec.shape.rank is None or spec.shape.rank == 0 or spec.shape[0] is not None:
+            raise ConversionError(
+                f"input {name!r} has the shape {spec.shape}: its first axis is not open",
+                code="CL-E802",
+                hint="export it for any number of rows: tf.TensorSpec([None, ...])",
+            )
+
+
+def _to_onnx(serving: Any, specs: dict[str, Any], outputs: list[str]) -> onnx.ModelProto:
     names = list(specs)
     # By position: names are given afterwards, when all that is in the graph is known.
     function = tf.function(
-        lambda *tensors: list(serving(**dict(zip(names, tensors, strict=True))).values()), autograph=False
+        lambda *tensors: _in_order(serving(**dict(zip(names, tensors, strict=True))), outputs), autograph=False
     )
     signature = [tf.TensorSpec(spec.shape, spec.dtype, name=f"in_{i}") for i, spec in enumerate(specs.values())]
     try:
@@ -158,7 +182,13 @@ def _to_onnx(serving: Any, specs: dict[str, Any]) -> onnx.ModelProto:
             code="CL-E802",
             hint="pack a Python class with `load` and `predict` instead",
         ) from error
+    if len(model.graph.input) != len(specs) or len(model.graph.output) != len(outputs):
+        raise ConversionError("tf2onnx left out an input or an output", code="CL-E802")
     return model
+
+
+def _in_order(answers: dict[str, Any], outputs: list[str]) -> list[Any]:
+    return [answers[name] for name in outputs]
 
 
 def _plain(names: list[str]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +15,7 @@ import onnx
 import onnxscript  # noqa: F401 - what the exporter needs: its lack is told before, not in the middle
 import torch
 
-from cloche.bundle.converters import _network
+from cloche.bundle.converters import _classes, _network
 from cloche.bundle.converters._onnx_file import MAX_BYTES, convert_model
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.measure import repeat_rows
@@ -27,6 +29,9 @@ CANNOT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeE
 #: An axis of one is taken for fixed.
 _EXAMPLES = 2
 
+#: PyTorch's loggers write on their own; the exporter's notes are about its inner affairs.
+_log = logging.getLogger("torch")
+
 
 def convert(model: Any, rows: object | None, options: ConvertOptions) -> Converted:
     """The module or exported program as ONNX, with its own answers to the rows. Raises ConversionError."""
@@ -34,10 +39,10 @@ def convert(model: Any, rows: object | None, options: ConvertOptions) -> Convert
         raise _refuse("TorchScript can't be exported", "pack the nn.Module that it was made from")
     program = isinstance(model, torch.export.ExportedProgram)
     module = model.module() if program else model
-    size = _size(module)
+    size, is_classes = _size(module), _classes.check_task(options)
     names = list(model.graph_signature.user_inputs) if program else _parameters(module)
     columns = _network.to_tensors(rows, names, _floats(module))
-    with _undisturbed(module):
+    with _undisturbed(model):
         reference = _network.ask(lambda few: _answer(module, few), columns, rtol=options.rtol, atol=options.atol)
         row_s = _network.time_one_row(lambda few: _answer(module, few), columns)
     data = export(
@@ -47,7 +52,13 @@ def convert(model: Any, rows: object | None, options: ConvertOptions) -> Convert
         list(reference),
         {name: {0: "rows"} for name in columns},
     )
-    converted = convert_model(onnx.load_from_string(data), columns)
+    graph = onnx.load_from_string(data)
+    _check_rows_open(graph, type(model).__name__, program=program)
+    if is_classes:
+        reference = _classes.classify(graph, reference)
+    converted = convert_model(graph, columns)
+    if is_classes:
+        converted = _classes.with_classes(converted)
     return msgspec.structs.replace(
         converted,
         framework=f"PyTorch {torch.__version__}",
@@ -84,33 +95,72 @@ def export(
                 verbose=False,
             )
         except CANNOT as error:
-            raise ConversionError(
-                f"torch.onnx can't export {type(module).__name__}: {first_line(error)}",
-                code="CL-E802",
-                hint="see what torch.export.export(model, args) says, or pack a Python class",
-            ) from error
+            raise _no_export(module, error) from error
     assert program is not None
     data: bytes = program.model_proto.SerializeToString()
     return data
 
 
 @contextlib.contextmanager
-def _undisturbed(module: Any) -> Iterator[None]:
-    """Eval mode, without gradients and warnings, for a while; each part of the module is then as it was."""
-    training = [part for part in module.modules() if part.training] if isinstance(module, torch.nn.Module) else []
+def _undisturbed(model: Any) -> Iterator[None]:
+    """Eval mode, without gradients, warnings and prints, for a while; each part of a module is then as it was."""
+    training = [part for part in model.modules() if part.training] if isinstance(model, torch.nn.Module) else []
     if training:
-        module.eval()
+        model.eval()
+    level = _log.level
+    _log.setLevel(logging.ERROR)
+    nowhere = io.StringIO()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with (
+            warnings.catch_warnings(),
+            torch.no_grad(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
+        _log.setLevel(level)
         for part in training:
             part.training = True
 
 
 def _refuse(message: str, hint: str) -> ConversionError:
     return ConversionError(message, code="CL-E802", hint=hint)
+
+
+def _fixed_rows(name: str, *, program: bool = False) -> ConversionError:
+    return _refuse(
+        f"{name} works for one number of rows only",
+        "export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
+        if program
+        else "leave the rows open: write -1, or x.shape[0], where view, reshape and expand want their number",
+    )
+
+
+def _check_rows_open(graph: Any, name: str, *, program: bool) -> None:
+    for value in graph.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) and dims[0].HasField("dim_value"):
+            raise _fixed_rows(name, program=program)
+
+
+def _no_export(module: Any, error: BaseException) -> ConversionError:
+    """What stands at the root of an exporter's error, in words that say what to do."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said, name = str(error), type(module).__name__
+    if "static shape" in said and "shape[0]" in said:
+        return _fixed_rows(name)
+    if "data-dependent" in said:
+        return _refuse(
+            f"what {name} does depends on values: {said.splitlines()[0]}",
+            "choose by torch.where or torch.cond instead of `if`, or pack a Python class",
+        )
+    return _refuse(
+        f"torch.onnx can't export {name}: {said.strip().partition(chr(10))[0]}",
+        "see what torch.export.export(module, args) says, or pack a Python class",
+    )
 
 
 def _parameters(module: Any) -> list[str]:
@@ -152,6 +202,8 @@ def _answer(module: Any, columns: Columns) -> Columns:
     try:
         answer = module(*(torch.from_numpy(column).to(device) for column in columns.values()))
     except CANNOT as error:
+        if "Guard failed" in str(error) and ".size()[0]" in str(error):
+            raise _fixed_rows("the exported program", program=True) from error
         raise InputError(
             f"the module itself fails on these rows: {first_line(error)}",
             code="CL-E105",
