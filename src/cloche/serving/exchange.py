@@ -86,7 +86,7 @@ class Exchange:
         asked = self._asked = self._predictions.begin(dialect, headers)
         try:
             self._predictions.admit(asked, query)
-            self._predictions.put(asked, bytes(self.body), self)
+            self._predictions.put(asked, self._predictions.decode(asked, bytes(self.body)), self)
         except Exception as error:  # noqa: BLE001 - the edge of the process: a bug is one caller's 500
             self._write(asked, self._predictions.refuse(asked, error))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias, TypeVar
 
 from cloche.core.errors import BusyError, ClocheError, InputError
 from cloche.serving.guard import check_path
@@ -21,6 +22,9 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Bodies that are being read or answered may together take as much as so many of the largest.
 _MOST_BODIES = 4
+#: Bodies of more bytes are decoded, and their answers encoded, on a side thread.
+_LARGE = 256 * 1024
+T = TypeVar("T")
 
 
 class Gone(Exception):  # noqa: N818 - not an error: nobody is there to hear of one
@@ -36,6 +40,8 @@ class App:
         self._state = state
         self.max_body = max_body
         self._held = 0  # bytes of bodies that are being read or answered
+        # one: more would only take turns with the loop more often
+        self._side = ThreadPoolExecutor(1, thread_name_prefix="bodies")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         dialect = self.predictions.routes.get(scope["raw_path"])
@@ -55,11 +61,12 @@ class App:
                 body = await self._body(asked.headers, receive)
                 coding = asked.headers.get(b"content-encoding")
                 if coding is not None:
-                    body = self._inflated(body, coding)
+                    body = await self._aside(self.max_body, self._inflated, body, coding)
                 held = len(body)
                 self._held += held
-                outcome = await _unless_gone(predictions.submit(asked, body), receive)
-                answer = predictions.answer(asked, outcome)
+                columns = await self._aside(held, predictions.decode, asked, body)
+                outcome = await _unless_gone(predictions.submit(asked, columns), receive)
+                answer = await self._aside(held, predictions.answer, asked, outcome)
             except Gone:
                 return
             except Exception as error:  # noqa: BLE001 - the edge of the process: a bug is one caller's 500
@@ -69,6 +76,12 @@ class App:
         finally:
             self._held -= held
             predictions.finish(asked, status)
+
+    async def _aside(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
+        """What `work` gives; where it is for a body of so many bytes, so that others need not wait for it."""
+        if size <= _LARGE:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._side, work, *arguments)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         length = headers.get(b"content-length")

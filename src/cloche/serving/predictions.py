@@ -16,6 +16,7 @@ import msgspec
 
 from cloche.core.errors import ClocheError, InputError, ModelError, NotFoundError
 from cloche.core.ids import PredictionIds
+from cloche.core.signature import Columns
 from cloche.core.units import parse_duration
 from cloche.engine.batcher import Answer as Outcome
 from cloche.engine.batcher import Batcher, Receiver
@@ -64,8 +65,8 @@ class Asked(msgspec.Struct, gc=False):
 class Predictions:
     """Predictions answers the paths that take rows, for one deployment.
 
-    A carrier calls `begin`, `admit` (before it reads the body), `submit` or `put`, with the outcome `answer`, or
-    `refuse` with whatever any of them raised, and at the very end `finish`.
+    A carrier calls `begin`, `admit` (before it reads the body), `decode`, `submit` or `put`, with the outcome
+    `answer`, or `refuse` with whatever any of them raised, and at the very end `finish`.
     """
 
     def __init__(
@@ -104,16 +105,20 @@ class Predictions:
         if given is not None:
             asked.deadline = asked.start + _deadline(given)
 
-    def submit(self, asked: Asked, body: bytes) -> asyncio.Future[Outcome]:
+    def decode(self, asked: Asked, body: bytes) -> Columns:
+        """The columns of a body; on whatever thread."""
+        columns, asked.wants = asked.dialect.decode(body, asked.headers)
+        return columns
+
+    def submit(self, asked: Asked, columns: Columns) -> asyncio.Future[Outcome]:
         """`put` with a future, for who awaits the outcome."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.put(asked, body, future)
+        self.put(asked, columns, future)
         return future
 
-    def put(self, asked: Asked, body: bytes, receiver: Receiver) -> None:
-        """Decode, validate and queue; the receiver hears at once where the cache knows the answer."""
+    def put(self, asked: Asked, columns: Columns, receiver: Receiver) -> None:
+        """Validate and queue; the receiver hears at once where the cache knows the answer."""
         deployment = self.deployment
-        columns, asked.wants = asked.dialect.decode(body, asked.headers)
         prepared = asked.prepared = deployment.engine.prepare(columns)
         if prepared.flags:
             deployment.counters.flagged(len(prepared.flags))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -411,6 +412,50 @@ def test_draining_closes_connections_with_their_answers_and_loses_nothing(
                 assert await idle.is_closed()
                 with pytest.raises(ConnectionRefusedError):
                     await door.ask("/livez")
+
+    run(scenario())
+
+
+def test_a_stop_waits_for_an_answer_that_is_still_being_taken(run: Run, make_door: MakeDoor, row: Any) -> None:
+    async def scenario() -> None:
+        door = make_door(max_body=10_000_000)
+        async with door.open(), door.connect() as client:
+            body = json.dumps({"rows": [row] * 60_000}).encode()  # its answer is more than buffers hold
+            await client.say(request(body, f"content-length: {len(body)}"))
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+            stopping = asyncio.ensure_future(door.server.stop(10.0))
+            await asyncio.sleep(0.2)  # a stop that does not wait is over by then
+            assert not stopping.done()
+            assert len(await client.reader.readexactly(length)) == length
+            await stopping
+
+    run(scenario())
+
+
+def test_nobody_waits_while_a_large_body_is_decoded(run: Run, make_door: MakeDoor, row: Any) -> None:
+    async def scenario() -> None:
+        door = make_door()
+        decoding, go_on = threading.Event(), threading.Event()
+        dialect = door.app.predictions.routes[b"/predict/fraud"]
+        decode = dialect.decode
+
+        def slow(body: bytes, headers: Any) -> Any:
+            if len(body) > 100_000:
+                decoding.set()
+                assert go_on.wait(10)
+            return decode(body, headers)
+
+        dialect.decode = slow
+        async with door.open(), door.connect() as large, door.connect() as small:
+            asked = asyncio.ensure_future(large.ask("/predict/fraud", {"rows": [row] * 8_000}))
+            while not decoding.is_set():
+                await asyncio.sleep(0.001)
+            assert (await small.ask("/predict/fraud", row)).status == 200
+            assert not asked.done()
+            go_on.set()
+            answer = await asked
+            assert (answer.status, len(answer.json()["predictions"])) == (200, 8_000)
 
     run(scenario())
 
