@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.sign import KEY_FILE, Signer
-from cloche.core.errors import ConfigError
+from cloche.core.errors import ConfigError, NotFoundError
 from cloche.core.reference import Reference
 from cloche.registry import ModelVersion, Registry
 from cloche.settings import Settings, load_settings
@@ -90,6 +90,8 @@ def open_project(
 
     With `create=False` nothing is written: a data folder that is not there reads as empty.
     """
+    if directory is not None and not Path(directory).is_dir():
+        raise NotFoundError(f"there is no folder {directory}", code="CL-E303", hint="make it, or check the path")
     settings = load_settings(
         directory=None if directory is None else Path(directory),
         config=config,

@@ -137,8 +137,9 @@ def take(golden: Golden, count: int) -> Golden:
 
 def _to_tensor(column: Array) -> _Tensor:
     flat = column.reshape(-1)
-    data: list[Any] = flat.tolist()
-    if column.dtype.kind == "f" and not np.isfinite(flat).all():
+    is_float = column.dtype.kind == "f"
+    data: list[Any] = (flat.astype(np.float64) if is_float else flat).tolist()
+    if is_float and not np.isfinite(flat).all():
         data = [_word(value) for value in data]
     return _Tensor(shape=column.shape, data=data)
 

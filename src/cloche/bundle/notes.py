@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cloche.bundle.converters.base import Converted
+from cloche.bundle.rows import as_array
 from cloche.core.signature import Columns, Signature, count_rows
 from cloche.core.words import listed
 
@@ -46,7 +47,7 @@ def _never_known(signature: Signature, y: Any) -> list[str]:
         return []
     found = {
         str(int(each)) if isinstance(each, float) and each.is_integer() else str(each)
-        for each in np.asarray(y).ravel().tolist()
+        for each in as_array(y).ravel().tolist()
     }
     known = set(label.classes)
     if not found & known:

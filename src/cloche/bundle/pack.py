@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -50,7 +51,7 @@ class Progress(Protocol):
 
 
 class PackOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """A PackOptions is what may be said about a bundle beside its model and rows."""
+    """A PackOptions is what may be said about a bundle beside its model and rows. Raises ConfigError."""
 
     #: How many golden examples are kept.
     golden: int = examples.ROWS
@@ -60,6 +61,14 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True):
     licence: str | None = None
     #: For whom the model is, and its limits; it goes into the card.
     about: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.golden < 1 or not (0 <= self.rtol < math.inf and 0 <= self.atol < math.inf):
+            raise ConfigError(
+                "there must be golden examples, and their tolerance must be a number that is not negative",
+                code="CL-E201",
+                hint=f"the defaults are {examples.ROWS}, {examples.RTOL:g} and {examples.ATOL:g}",
+            )
 
 
 def build(
@@ -80,11 +89,18 @@ def build(
     """
     options = options or PackOptions()
     tell = progress or _silent
-    _check(converted, name, y, options)
-    with kept_aside() as output:
-        manifest, files = _describe(converted, name, y, lineage, options, tell, output)
-    tell("sealing")
-    return write_folder(folder, manifest, files, signer)
+    _check(converted, name, y)
+    try:
+        with kept_aside() as output:
+            manifest, files = _describe(converted, name, y, lineage, options, tell, output)
+        tell("sealing")
+        return write_folder(folder, manifest, files, signer)
+    except UnicodeEncodeError as error:
+        near = error.object[max(error.start - 20, 0) : error.end]
+        raise ConfigError(
+            f"a name, a value or a word about the model is no valid text: {near!r}",
+            hint="half a character (a lone surrogate) can't be written down: take it out",
+        ) from None
 
 
 def _describe(
@@ -99,6 +115,7 @@ def _describe(
     """The manifest and the files; a host of the model's prints to the file descriptor `output`."""
     load = _loader(converted, output)
     given = converted.columns
+    texts = () if converted.runtime.step is None else converted.runtime.step.inputs
     columns = draw_rows(converted.signature, _DRAWN_ROWS) if given is None else given
 
     proof = _prove(converted, columns, options, load, tell)
@@ -123,7 +140,7 @@ def _describe(
         task=converted.task,
         framework=converted.framework,
         description=converted.description,
-        signature=converted.signature if given is None else with_facts(converted.signature, columns),
+        signature=converted.signature if given is None else with_facts(converted.signature, columns, texts),
         runtime=spec,
         requirements=converted.requirements,
         golden=GoldenFacts(rows=count_rows(proof.golden.inputs), rtol=options.rtol, atol=options.atol),
@@ -131,7 +148,7 @@ def _describe(
         rows=0 if given is None else count_rows(columns),
         parity=proof.parity,
         measured=measured,
-        lineage=lineage,
+        lineage=msgspec.structs.replace(lineage, origin=converted.origin),
         licence=options.licence,
         about=options.about,
         notes=make_notes(converted, proof.outputs, y, has_quality=quality is not None),
@@ -142,7 +159,7 @@ def _describe(
     return manifest, files
 
 
-def _check(converted: Converted, name: str, y: Any, options: PackOptions) -> None:
+def _check(converted: Converted, name: str, y: Any) -> None:
     check_name(name, "name of a model")
     if converted.columns is None and y is not None:
         raise ConfigError("there are labels but no rows", code="CL-E204", hint="give the rows they belong to")
@@ -150,12 +167,6 @@ def _check(converted: Converted, name: str, y: Any, options: PackOptions) -> Non
         raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
     if y is not None and converted.columns is not None:
         check_labels(y, count_rows(converted.columns))
-    if options.golden < 1 or options.rtol < 0 or options.atol < 0:
-        raise ConfigError(
-            "golden examples and their tolerance can't be negative or none",
-            code="CL-E201",
-            hint=f"the defaults are {examples.ROWS}, {examples.RTOL:g} and {examples.ATOL:g}",
-        )
 
 
 def _loader(converted: Converted, output: int) -> Load:

@@ -87,18 +87,15 @@ def _run(command: list[str], question: bytes, path: Path, timeout_s: float) -> t
     try:
         out, err = process.communicate(question, timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        _kill_group(process)
         raise ConversionError(
             f"reading and converting {path.name} took longer than {timeout_s:g} s",
             hint="load it yourself and call cloche.pack(model)",
         ) from None
+    finally:
+        if process.poll() is None:  # too late, or Ctrl-C: with all that it started
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     return process.returncode, out, err
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process that was not waited for yet, and what it started."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 def _received(path: Path, data: bytes) -> Converted:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cloche.bundle.profile import Calibration, Holdout
-from cloche.bundle.rows import as_array, is_missing
+from cloche.bundle.rows import as_array, clean, is_missing
 from cloche.core.errors import ConfigError
 from cloche.core.signature import Array, Columns, Field, Signature, count_rows
 
@@ -51,14 +51,17 @@ def _assess_plain(value: Field, answers: Array, labels: Array) -> dict[str, floa
 
 
 def check_labels(y: Any, rows: int) -> Array:
-    """The labels as an array, one a row and none missing; ConfigError CL-E204 otherwise."""
+    """The labels as an array, one a row and none missing; ConfigError CL-E204 otherwise.
+
+    Raises InputError for dates, mixtures and whatever else no column holds.
+    """
     if isinstance(y, str):
         raise ConfigError(
             f"the labels are the text {y!r}, and they are values, one a row",
             code="CL-E204",
             hint=f"give the column itself: y=X[{y!r}]",
         )
-    labels = as_array(y)
+    labels = clean("y", as_array(y))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape[:1] != (rows,):
@@ -193,8 +196,6 @@ def _class_holdout(classes: Sequence[str], table: Array, scores: Array, true: Ar
 
 def _assess_numbers(given: Array, labels: Array) -> tuple[dict[str, float], Holdout | None]:
     try:
-        if labels.dtype.kind in "mM":
-            raise TypeError
         true = labels.astype(np.float64)
     except (TypeError, ValueError):
         raise ConfigError("the labels of a regressor must be numbers", code="CL-E204") from None

@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
+from pathlib import Path
 from typing import Any
 
 import narwhals as nw
@@ -29,7 +30,7 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
 
     A frame, a dict of sequences or a list of dicts gives one column a name, of shape (n,), or where the
     signature has one input of k numbers, that; an array of shape (n, k) gives one column `x`, or where the
-    signature has k inputs of one value, one for each.
+    signature has k inputs of one value, one for each; a list of texts is the one input of text that it has.
     With a signature, types become its own as they do over HTTP: 3.0 is a whole number, and a float is rounded
     to the width that the model takes. Raises InputError for what can't be columns at all, and for the first
     value that is of another type, by row; names and whatever else does not fit are left for the engine to
@@ -37,8 +38,10 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
     """
     columns = _named(data)
     if columns is None:
-        array = _clean(ARRAY_INPUT, np.asarray(data))
-        if array.ndim < 2:
+        array = clean(ARRAY_INPUT, np.asarray(data))
+        if array.ndim == 1 and (text := _only_text(signature)) is not None:
+            columns = {text: array}
+        elif array.ndim < 2:
             raise InputError(
                 f"rows must have two axes, these have {array.ndim}",
                 code="CL-E110",
@@ -46,7 +49,8 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
                 if array.dtype == object
                 else "give one row as [[...]], many as an array of shape (rows, columns)",
             )
-        columns = _spread(array, signature)
+        else:
+            columns = _spread(array, signature)
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise InputError(f"the columns have different lengths: {sorted(lengths)}", code="CL-E110")
@@ -58,6 +62,13 @@ def to_columns(data: object, signature: Signature | None = None) -> Columns:
         for field in signature.inputs:
             _check_type(field, widened[field.name])
     return widened
+
+
+def _only_text(signature: Signature | None) -> str | None:
+    """The name of the one input of a signature, where it is a string a row."""
+    inputs = () if signature is None else signature.inputs
+    is_text = len(inputs) == 1 and inputs[0].datatype == "BYTES" and len(inputs[0].shape) == 1
+    return inputs[0].name if is_text else None
 
 
 def is_frame(data: object) -> bool:
@@ -134,7 +145,13 @@ def _named(data: object) -> Columns | None:
         }
     if isinstance(data, Mapping):
         names = _as_texts(data)
-        return {name: _clean(name, as_array(each)) for name, each in zip(names, data.values(), strict=True)}
+        return {name: clean(name, as_array(each)) for name, each in zip(names, data.values(), strict=True)}
+    if isinstance(data, (str, Path)):
+        raise InputError(
+            f"the rows are the text {str(data)[:80]!r}",
+            code="CL-E105",
+            hint="read the file first, or use the command: cloche pack … --data FILE",
+        )
     if hasattr(data, "toarray"):
         raise InputError("sparse rows are not taken", code="CL-E105", hint="give rows.toarray()")
     return None
@@ -173,17 +190,17 @@ def _from_series(name: str, series: nw.Series[Any]) -> Array:
             return np.array(
                 [np.nan if is_missing(item) else item for item in series.to_list()], dtype=_float_of(dtype)
             )
-        return _clean(name, series.to_numpy())
+        return clean(name, series.to_numpy())
     if dtype == nw.Boolean and not series.null_count():
-        return _clean(name, series.to_numpy())
-    return _clean(name, _objects(series.to_list()))
+        return clean(name, series.to_numpy())
+    return clean(name, _objects(series.to_list()))
 
 
 def _float_of(dtype: Any) -> type[np.floating[Any]]:
     return np.float32 if dtype == nw.Float32 else np.float64
 
 
-def _clean(name: str, array: Array) -> Array:
+def clean(name: str, array: Array) -> Array:
     """The array in one of the signature's types. Raises InputError for dates, mixtures and the like."""
     kind = array.dtype.kind
     if kind in "mM":
@@ -253,7 +270,7 @@ def _spread(array: Array, signature: Signature | None) -> Columns:
     if len(inputs) == 1 and len(inputs[0].shape) > 1:
         return {inputs[0].name: array}
     if array.ndim == 2 and array.shape[1] == len(inputs) and all(len(field.shape) == 1 for field in inputs):
-        return {field.name: _clean(field.name, array[:, i]) for i, field in enumerate(inputs)}
+        return {field.name: clean(field.name, array[:, i]) for i, field in enumerate(inputs)}
     raise InputError(
         f"an array of shape {list(array.shape)} does not fit the {len(inputs)} inputs of this model",
         code="CL-E110",

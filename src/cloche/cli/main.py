@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -174,4 +175,6 @@ def _enter(directory: Path) -> None:
 
 def main() -> None:
     """The `cloche` command."""
+    # so that what a command has begun is cleaned up, as after Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(run(sys.argv[1:], os.environ))

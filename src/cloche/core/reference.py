@@ -30,7 +30,7 @@ def check_name(name: str, what: str = "name") -> str:
 
     An alias is no number either: `fraud@2` would look like `fraud:2` and could be another version.
     """
-    if not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} can't be {'an' if what == 'alias' else 'a'} {what}",
             code="CL-E203",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -10,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloche.core.errors import ConfigError, NotFoundError
+from cloche.core.errors import BusyError, ConfigError, NotFoundError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _STAGING = ".staging-"
+_UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
 
 
 class BundleFolder:
@@ -38,13 +40,26 @@ class BundleFolder:
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
-        """A new private folder on the same file system to build a bundle in; removed at the end."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
+        """A new private folder on the same file system to build a bundle in; removed at the end.
+
+        Raises BusyError CL-E606 when there is no room, or no right to write.
+        """
+        folder = None
         try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
             yield folder
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            raise BusyError(
+                f"{error.filename or self.root} can't be written: {error.strerror}",
+                code="CL-E606",
+                hint="check that it is writable and not full, then try again",
+            ) from error
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, bundle: Path, digest: str) -> Path:
         """Keep a copy of a bundle's folder and return where; one that is kept already stays as it is.

@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 
 import cloche
 from cloche.app.local import open_project, pack_into
-from cloche.core.errors import ConfigError, ConversionError, InputError, NotFoundError, RefusedError
+from cloche.core.errors import ClocheError, ConfigError, ConversionError, InputError, NotFoundError, RefusedError
 from cloche.testing import make_rows, toy_classifier
 
 X = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
@@ -116,6 +116,53 @@ def test_bad_rows_are_refused_by_name(toy: Path) -> None:
             loaded.predict(frame.assign(visits="many"))
         with pytest.raises(InputError):
             loaded.predict(np.zeros(3))
+
+
+def linear_frame() -> tuple[LinearRegression, pd.DataFrame, pd.Series]:
+    rows = pd.DataFrame(X, columns=["a", "b", "c"])
+    y = rows["a"] + rows["b"]
+    return LinearRegression().fit(rows, y), rows, y
+
+
+def test_columns_that_the_model_was_not_fitted_on_are_not_even_looked_at() -> None:
+    model, rows, y = linear_frame()
+    more = rows.assign(when=pd.Timestamp("2026-01-01"), note=[{"any": "thing"}] * len(rows))[::-1]
+    bundle = cloche.pack(model, more[["note", "c", "when", "b", "a"]], y[::-1], name="price")
+    assert [field.name for field in bundle.signature.inputs] == ["a", "b", "c"]
+    assert any("left out: note, when" in note for note in bundle.manifest.notes)
+    with pytest.raises(InputError, match="the rows lack a, b"):
+        cloche.pack(model, more[["c"]], name="price")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"X": "holdout.csv"}, "the rows are the text 'holdout.csv'"),
+        ({"y": pd.Series(pd.date_range("2026-01-01", periods=300))}, "'y' holds dates"),
+        ({"y": [[1, 2], [3]] * 150}, "'y' holds list"),
+        ({"y": 3}, "1 labels for 300 rows"),
+        ({"y": ["high", float("nan")] * 150}, "150 labels are missing"),
+        ({"y": pd.array(["high", pd.NA] * 150, dtype="string")}, "150 labels are missing"),
+        ({"rtol": float("nan")}, "tolerance"),
+        ({"atol": float("inf")}, "tolerance"),
+        ({"name": 3}, "3 can't be a name"),
+        ({"code": ["x.py"]}, "LinearRegression is no Python class"),
+        ({"requirements": "numpy"}, "LinearRegression is no Python class"),
+        ({"about": "half a character: \ud800"}, "no valid text"),
+        ({"directory": "nowhere"}, "no folder nowhere"),
+    ],
+)
+def test_what_a_clumsy_hand_gives_is_told_in_words(folder: Path, options: dict[str, object], words: str) -> None:
+    model, rows, _ = linear_frame()
+    with pytest.raises(ClocheError, match=words):
+        cloche.pack(model, **({"X": rows, "name": "price"} | options))  # type: ignore[arg-type]
+    assert not list((folder / ".cloche").glob("bundles/*"))
+
+
+def test_one_file_and_one_requirement_need_no_list(folder: Path, sentiment: type) -> None:
+    rows = {"text": ["good", "bad"]}
+    bundle = cloche.pack(sentiment, rows, name="sentiment", code="sentiment.py", requirements="numpy")
+    assert bundle.manifest.requirements == ("numpy",)
 
 
 def test_the_first_version_is_the_champion_until_the_alias_is_moved(toy: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import joblib
@@ -82,6 +86,41 @@ def test_a_version_has_one_shape_wherever_it_is_answered(shop: Cloche) -> None:
     }
     assert {"reference", "model", "number", "digest", "size_bytes", "quality", "aliases", "created"} <= set(item)
     assert all("size_bytes" in file for file in shown.json["manifest"]["files"])
+
+
+SLOW = """
+import time
+
+class Slow:
+    def load(self): ...
+
+    def predict(self, a: list[float]) -> list[float]:
+        time.sleep(0.2)
+        return a
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_pack_that_is_stopped_leaves_nothing_behind(tmp_path: Path, ending: signal.Signals) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "rows.csv").write_text("a\n1\n2\n")
+    words = [
+        Path(sys.executable).with_name("cloche"),
+        "pack",
+        "slow.py:Slow",
+        "--name",
+        "slow",
+        "--data",
+        "rows.csv",
+    ]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        staging = (tmp_path / ".cloche" / "bundles").glob
+        while process.poll() is None and not list(staging(".staging-*")):
+            time.sleep(0.01)
+        process.send_signal(ending)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (128 + ending, b""), err
+    assert list(staging("*")) == list(staging(".*")) == []
 
 
 def test_a_version_that_is_not_the_champion_is_served_by_number(shop: Cloche) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -17,6 +17,7 @@ from cloche.bundle.converters.base import PROOF_ROWS
 from cloche.bundle.rows import draw_rows, infer_fields, is_frame, to_columns
 from cloche.core.errors import ConfigError, ConversionError, InputError
 from cloche.core.signature import Array, Columns, Field, Signature, count_rows, take_rows
+from cloche.core.words import listed
 from cloche.runtimes.onnx import first_line
 
 #: What skl2onnx and scikit-learn raise for what they can't do; MissingConverter is a RuntimeError.
@@ -47,8 +48,18 @@ class Original(NamedTuple):
     unseen: tuple[Columns, Columns] | None
 
 
-def given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Field, ...]]:
-    """The rows as the model takes them and as columns, and the signature's inputs."""
+class Given(NamedTuple):
+    """The rows that were given: as the model takes them, as columns, and what these are."""
+
+    native: Any
+    columns: Columns
+    fields: tuple[Field, ...]
+    #: Names of columns that the model was not fitted on; they are not even looked at.
+    unused: tuple[str, ...] = ()
+
+
+def given_rows(model: Any, rows: object | None) -> Given:
+    """The rows as the model takes them. Raises InputError, ConfigError, ConversionError."""
     names = [str(name) for name in getattr(model, "feature_names_in_", [])]
     if rows is None:
         if any(isinstance(part, ColumnTransformer) for part in parts(model)):
@@ -61,7 +72,8 @@ def given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fie
             Field(name="x", datatype="FP64", shape=(-1, int(model.n_features_in_))),
         )
         columns = draw_rows(Signature(inputs=fields, outputs=()), 256)
-        return to_native(columns, names), columns, fields
+        return Given(to_native(columns, names), columns, fields)
+    rows, unused = _select(rows, names)
     columns = to_columns(rows)
     if not count_rows(columns):
         raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
@@ -73,26 +85,33 @@ def given_rows(model: Any, rows: object | None) -> tuple[Any, Columns, tuple[Fie
             f"{', …' if len(names) > 6 else ''}])",
         )
     native = columns["x"] if isinstance(rows, Mapping) and _is_array(columns) else rows
-    if is_frame(rows) or not _is_array(columns):
-        missing = [name for name in names if name not in columns]
-        if missing:
-            raise InputError(
-                f"the rows lack {', '.join(missing)}",
-                code="CL-E104",
-                hint=f"the model was fitted on {', '.join(names)}",
-            )
-        columns = {name: columns[name] for name in names} if names else columns
-        native = _select(rows, names) if is_frame(rows) else to_native(columns, names)
-    return native, columns, infer_fields(columns)
+    if not is_frame(rows) and not _is_array(columns):
+        native = to_native(columns, names)
+    return Given(native, columns, infer_fields(columns), unused)
 
 
 def _is_array(columns: Columns) -> bool:
     return list(columns) == ["x"] and columns["x"].ndim > 1
 
 
-def _select(frame: Any, names: list[str]) -> Any:
-    wrapped = nw.from_native(frame, eager_only=True)
-    return wrapped.select(names).to_native() if names else frame
+def _select(rows: Any, names: list[str]) -> tuple[Any, tuple[str, ...]]:
+    """The named columns, in this order, and the names of those beside them; rows without names as they are.
+
+    Raises InputError where one is not there.
+    """
+    if isinstance(rows, Sequence) and rows and isinstance(rows[0], Mapping):
+        rows = to_columns(rows)
+    is_dict = isinstance(rows, Mapping) and not _is_array({name: np.asarray(each) for name, each in rows.items()})
+    if not names or not (is_dict or is_frame(rows)):
+        return rows, ()
+    frame = None if is_dict else nw.from_native(rows, eager_only=True)
+    there = [str(name) for name in (rows if frame is None else frame.columns)]
+    if missing := [name for name in names if name not in there]:
+        raise InputError(
+            f"the rows lack {listed(missing)}", code="CL-E104", hint=f"the model was fitted on {listed(names)}"
+        )
+    selected = {name: rows[name] for name in names} if frame is None else frame.select(names).to_native()
+    return selected, tuple(name for name in there if name not in names)
 
 
 def to_native(columns: Columns, names: list[str]) -> Any:
@@ -111,8 +130,9 @@ def _head(rows: Any, count: int) -> Any:
     return nw.from_native(rows).head(count).to_native() if is_frame(rows) else rows[:count]
 
 
-def ask_original(model: Any, rows: Any, columns: Columns, fields: tuple[Field, ...]) -> Original:
-    head = _head(rows, PROOF_ROWS)
+def ask_original(model: Any, given: Given) -> Original:
+    """The model with its answers to the first rows. Raises InputError where it fails on them."""
+    head = _head(given.native, PROOF_ROWS)
     try:
         answers = answer(model, head)
     except CANNOT as error:
@@ -121,7 +141,8 @@ def ask_original(model: Any, rows: Any, columns: Columns, fields: tuple[Field, .
             code="CL-E105",
             hint="give rows that model.predict takes",
         ) from error
-    return Original(model, head, take_rows(columns, 0, PROOF_ROWS), fields, answers, _ask_unseen(model, columns))
+    columns = take_rows(given.columns, 0, PROOF_ROWS)
+    return Original(model, head, columns, given.fields, answers, _ask_unseen(model, columns))
 
 
 def _ask_unseen(model: Any, columns: Columns) -> tuple[Columns, Columns] | None:

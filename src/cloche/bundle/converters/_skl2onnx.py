@@ -34,9 +34,8 @@ from cloche.bundle.converters._original import (
 from cloche.bundle.converters._prepare import describe, parts, prepare
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.parity import compare
-from cloche.bundle.rows import to_columns
 from cloche.core.errors import ConversionError, ModelError
-from cloche.core.signature import Columns, Field, Signature
+from cloche.core.signature import Field, Signature
 from cloche.runtimes.base import RuntimeSpec
 from cloche.runtimes.onnx import DATATYPES, OnnxRuntime, first_line, open_session
 
@@ -59,11 +58,11 @@ class Way(NamedTuple):
 def convert(model: Any, rows: object | None, options: ConvertOptions) -> Converted:
     """The model as ONNX that answers the proof rows exactly. Raises ConversionError, InputError."""
     check_kind(model)
-    given, columns, fields = given_rows(model, rows)
+    given = given_rows(model, rows)
     with warnings.catch_warnings():
         # About feature names and the like: the user has seen them at fit.
         warnings.simplefilter("ignore")
-        original = ask_original(model, given, columns, fields)
+        original = ask_original(model, given)
         data, signature = first_exact(original, options)
         row_s = time_one_row(original)
     return Converted(
@@ -73,17 +72,12 @@ def convert(model: Any, rows: object | None, options: ConvertOptions) -> Convert
         signature=signature,
         runtime=RuntimeSpec(kind="onnx", entry=MODEL_FILE),
         files={MODEL_FILE: data},
-        columns=None if rows is None else columns,
+        columns=None if rows is None else given.columns,
         reference=None if rows is None else original.reference,
-        unused=_unused(rows, columns),
+        unused=given.unused,
         original_bytes=pickled_size(model),
         original_row_s=row_s,
     )
-
-
-def _unused(rows: object | None, columns: Columns) -> tuple[str, ...]:
-    given = [] if rows is None else to_columns(rows)
-    return tuple(name for name in given if name not in columns)
 
 
 def check_kind(model: Any) -> None:

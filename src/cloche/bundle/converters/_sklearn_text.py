@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.base import is_classifier
 
 from cloche.bundle.converters import _skl2onnx
 from cloche.bundle.converters._original import (
+    Given,
     Original,
     answer,
     ask_original,
@@ -27,7 +28,6 @@ from cloche.bundle.converters._terms import begins_with_text
 from cloche.bundle.converters._texts import HARD, TEXT, read_texts
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.parity import compare
-from cloche.bundle.rows import to_columns
 from cloche.core.errors import ConversionError
 from cloche.core.signature import Array, Columns, Field, Signature, take_rows
 from cloche.runtimes.base import RuntimePlace, RuntimeSpec, StepSpec, load_runtime
@@ -35,15 +35,6 @@ from cloche.runtimes.steps_terms import TermsFile, TermsStep
 
 TERMS_FILE = "model/terms.json"
 WEIGHTS_FILE = "model/weights.npy"
-
-
-class _Given(NamedTuple):
-    """_Given are the rows: as the model takes them, as columns, and the signature's inputs."""
-
-    rows: Any
-    columns: Columns
-    fields: tuple[Field, ...]
-    unused: tuple[str, ...]
 
 
 def convert(model: Any, rows: object | None, options: ConvertOptions) -> Converted:
@@ -56,7 +47,7 @@ def convert(model: Any, rows: object | None, options: ConvertOptions) -> Convert
     with warnings.catch_warnings():
         # About feature names and the like: the user has seen them at fit.
         warnings.simplefilter("ignore")
-        original = ask_original(model, given.rows, given.columns, given.fields)
+        original = ask_original(model, given)
         parts = split(model, given.fields[0].name)
         runtime, files, outputs = _build(original, parts, options)
         used = {*(part.column for part in parts.parts), *parts.others}
@@ -83,13 +74,11 @@ def _names(signature: Signature) -> list[str]:
     return [field.name for field in signature.inputs]
 
 
-def _read_rows(model: Any, rows: object | None) -> _Given:
+def _read_rows(model: Any, rows: object | None) -> Given:
     if begins_with_text(model):
         name, column, unused = (TEXT, np.array(HARD, object), ()) if rows is None else read_texts(rows)
-        return _Given(column.tolist(), {name: column}, (Field(name=name, datatype="BYTES", shape=(-1,)),), unused)
-    native, columns, fields = given_rows(model, rows)
-    unused = tuple(name for name in (to_columns(rows) if rows is not None else ()) if name not in columns)
-    return _Given(native, columns, fields, unused)
+        return Given(column.tolist(), {name: column}, (Field(name=name, datatype="BYTES", shape=(-1,)),), unused)
+    return given_rows(model, rows)
 
 
 def _build(

@@ -148,13 +148,13 @@ def _add_vote(scope: Any, operator: Any, container: Any, trees: list[_Tree]) -> 
     """Forests: the first class of the largest sum, and the mean as probabilities."""
     classes = operator.raw_operator.classes_
     matrix = np.eye(len(classes), dtype=np.float32) / np.float32(len(trees))
-    if len(classes) == 2:
-        # ONNX Runtime compares the sums of three classes and more; of two it asks only whether the second's
+    if more := max(3 - len(classes), 0):
+        # ONNX Runtime compares the sums of three classes and more; of fewer it asks only whether the last one's
         # is above zero. So a third is named that no leaf votes for, and taken off again.
-        classes = np.append(classes, classes[-1:])
-        matrix = np.vstack([matrix, np.zeros((1, 2), np.float32)])
+        matrix = np.vstack([matrix, np.zeros((more, len(classes)), np.float32)])
+        classes = np.append(classes, np.repeat(classes[-1:], more))
     scores = _add_scores(scope, operator, container, trees, "NONE", classes)
-    if len(trees) > 1 or len(matrix) == 3:
+    if len(trees) > 1 or more:
         means = str(scope.get_unique_variable_name("means"))
         factors = scope.get_unique_variable_name("factors")
         container.add_initializer(factors, TensorProto.FLOAT, matrix.shape, matrix.ravel())

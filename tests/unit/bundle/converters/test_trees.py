@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -176,3 +177,13 @@ def test_boosting_from_another_model_is_refused() -> None:
     model = GradientBoostingClassifier(n_estimators=2, init=DecisionTreeClassifier()).fit(X, X[:, 0] > 0)
     with pytest.raises(Exception, match="boosting that starts from a DecisionTreeClassifier is not converted"):
         answers(model, X, X)
+
+
+@pytest.mark.parametrize("model", [DecisionTreeClassifier(), RandomForestClassifier(3)])
+@pytest.mark.parametrize("only", [7, "yes"])
+def test_a_model_that_saw_one_class_says_that_class(model: Any, only: object) -> None:
+    rows = numbers(np.float64, 50)
+    fitted = clone(model).fit(rows, np.full(50, only))
+    found = answers(fitted, rows, rows)
+    assert set(found["label"].tolist()) == {only}
+    assert found["probabilities"].tolist() == [[1.0]] * 50
