@@ -54,6 +54,7 @@ class CsvBody:
         header = [name.strip() for name in next(lines, [])]
         if not header:
             raise InputError("the body is empty", code="CL-E102", hint="send a line with the names of the inputs")
+        _check_commas(header, self._signature)
         layout = Layout(self._signature, header)
         columns = [(field, _reader(field)) for field in layout.fields]
         parts: list[Columns] = []
@@ -73,6 +74,14 @@ class CsvBody:
 
     def example(self, rows: Columns) -> str:
         return _to_csv(rows).decode()
+
+
+def _check_commas(header: Sequence[str], signature: Signature) -> None:
+    """Raises InputError for what a spreadsheet of some countries writes."""
+    if len(header) == 1 and signature.input(header[0]) is None:
+        for other, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+            if other in header[0]:
+                raise InputError(f"the columns are separated by {name}", code="CL-E102", hint="send commas")
 
 
 def _lines(text: str) -> Iterator[str]:
