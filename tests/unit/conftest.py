@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.postgresql import postgresql_server
 
 from cloche.store.blobs import BundleFolder
 from cloche.store.database import Store
-
-_SERVER_BINARIES = "/usr/lib/postgresql/*/bin"
 
 
 class FakeClock:
@@ -75,48 +68,6 @@ def _database(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
-    """A private PostgreSQL on a free port, as a function that makes an empty database and gives its URL."""
-    folders = [str(folder) for folder in sorted(Path("/").glob(_SERVER_BINARIES.lstrip("/")))]
-    found = shutil.which("initdb", path=os.pathsep.join([*reversed(folders), os.environ.get("PATH", "")]))
-    if found is None:
-        pytest.skip("PostgreSQL is not installed here: apt install postgresql")
-    binaries = Path(found).parent
-    home = Path(tempfile.mkdtemp(prefix="cloche-postgresql-"))
-    as_user = _unprivileged(home)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def run(program: str, *words: str) -> None:
-        command = [*as_user, str(binaries / program), *words]
-        subprocess.run(command, check=True, cwd=home, stdout=subprocess.DEVNULL)
-
-    data = str(home / "data")
-    try:
-        run("initdb", "-D", data, "-A", "trust", "-U", "cloche", "--no-sync", "-E", "UTF8", "--locale=C")
-        listen = f"-p {port} -c listen_addresses=127.0.0.1 -k {home}"
-        run("pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", listen, "start")
-        try:
-            made = 0
-
-            def new_database() -> str:
-                nonlocal made
-                made += 1
-                run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "cloche", f"test{made}")
-                return f"postgresql://cloche@127.0.0.1:{port}/test{made}"
-
-            yield new_database
-        finally:
-            run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(home)
-
-
-def _unprivileged(home: Path) -> list[str]:
-    """What to put before a command, since PostgreSQL refuses to run as root; `home` is given away."""
-    if os.getuid() != 0:
-        return []
-    user = pwd.getpwnam("postgres" if any(u.pw_name == "postgres" for u in pwd.getpwall()) else "nobody")
-    os.chown(home, user.pw_uid, user.pw_gid)
-    ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"]
-    return ["setpriv", *ids, "--clear-groups"]
+    """A private PostgreSQL, as a function that makes an empty database and gives its URL."""
+    with postgresql_server() as server:
+        yield server.new_database

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cloche.bundle.bundle import Bundle
+from cloche.core.signature import Columns, Signature, count_rows
 from cloche.core.units import format_duration, format_size
 from cloche.serving.protocols.schema import example_row
 
@@ -27,6 +28,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     model: str
     bundle: Bundle
+    #: What callers send: the signature, and a few rows of it.
+    signature: Signature
+    examples: Columns
     host: str
     workers: int
     keys_required: bool
@@ -96,7 +100,7 @@ def _reachable(host: str) -> str:
 
 
 def _curl(facts: Facts, url: str, runtime: Path) -> str:
-    body = _example(facts.bundle)
+    body = _example(facts)
     if len(body) > _LONGEST_BODY:
         file = runtime / "example.json"
         file.write_text(body)
@@ -105,10 +109,9 @@ def _curl(facts: Facts, url: str, runtime: Path) -> str:
     return f"curl -s {url}{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
-def _example(bundle: Bundle) -> str:
-    """A golden example in our own dialect; one without missing values where there is one."""
-    golden = bundle.golden().inputs
-    count = min(_LOOKS, len(next(iter(golden.values()))))
-    rows = [example_row(golden, bundle.signature, row) for row in range(count)]
+def _example(facts: Facts) -> str:
+    """An example in our own dialect; one without missing values where there is one."""
+    count = min(_LOOKS, count_rows(facts.examples))
+    rows = [example_row(facts.examples, facts.signature, row) for row in range(count)]
     whole = (row for row in rows if None not in row.values())
     return msgspec.json.encode(next(whole, rows[0])).decode()

@@ -16,6 +16,7 @@ import msgspec
 
 from cloche.app.banner import Facts, banner
 from cloche.app.choose import Chosen, choose, no_code
+from cloche.app.features import describe_features, outward
 from cloche.app.project import Project
 from cloche.bundle.bundle import Bundle
 from cloche.control import lock
@@ -132,11 +133,17 @@ def make_wish(
         "model": str(chosen.version),
     }
     # keys and trust may change while it runs: a wish that differs in them alone is the same
-    digest = _digest([wish, worker, serve.workers, sys.executable])
+    features = msgspec.to_builtins(online.features)
+    digest = _digest([wish, worker, features, serve.workers, sys.executable])
     hosts = [
         {"digest": bundle.digest, "bundle": str(bundle.path), "socket": socket, "trusted": trusted}
         for socket in sockets
     ]
+    signature, examples = bundle.signature, bundle.golden().inputs
+    if online.features is not None:
+        described = describe_features(online.features, signature)
+        signature, examples = outward(signature, examples, described)
+        worker["features"] = msgspec.to_builtins(described)
     aliases = [name for name, version in project.registry.aliases(chosen.version.model).items()
                if version == chosen.version.version]  # fmt: skip
     worker |= {"keys": msgspec.to_builtins(keys), "trusted": trusted, "aliases": aliases}
@@ -144,6 +151,8 @@ def make_wish(
         deployment=online.name,
         model=str(chosen.version),
         bundle=bundle,
+        signature=signature,
+        examples=examples,
         host=serve.host,
         workers=serve.workers,
         keys_required=keys_required,
@@ -186,10 +195,9 @@ def _group(kind: str, count: int, module: str, config: object) -> dict[str, Any]
 
 
 def _check_code(bundle: Bundle, *, allowed: bool) -> None:
-    if bundle.manifest.runtime.kind == "python":
-        if not allowed:
-            raise no_code(bundle.reference or bundle.name)
-        check_requirements(bundle.manifest.requirements)
+    if bundle.manifest.runtime.kind == "python" and not allowed:
+        raise no_code(bundle.reference or bundle.name)
+    check_requirements(bundle.manifest.requirements)
 
 
 def _check_device(bundle: Bundle, device: str) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from cloche.app.features import FeaturesConfig, outward, put_before
 from cloche.bundle import golden
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import ClocheError
 from cloche.core.keys import KeyRecord
 from cloche.core.member import Member
-from cloche.core.signature import take_rows
+from cloche.core.signature import Columns, take_rows
 from cloche.core.units import Rate
 from cloche.engine.batcher import Batcher
 from cloche.engine.cache import Cache
@@ -68,6 +69,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     trusted: tuple[str, ...] = ()
     #: What pointed at the version when the server started.
     aliases: tuple[str, ...] = ()
+    features: FeaturesConfig | None = None
     #: The files of the certificate and its key, where TLS is spoken.
     tls: tuple[str, str] | None = None
 
@@ -100,12 +102,18 @@ def load(config: WorkerConfig) -> Loaded:
 
 def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerState, keys: FollowedKeys) -> App:
     """The worker's ASGI callable; needs a running event loop."""
-    signature = loaded.bundle.signature
+    signature, runtime = loaded.bundle.signature, loaded.runtime
+    examples = take_rows(loaded.golden.inputs, 0, 4)
+    answers: Columns | None = take_rows(loaded.golden.outputs, 0, 4)
+    if config.features is not None:
+        runtime = put_before(runtime, signature, config.features, config.deadline_s)
+        signature, examples = outward(signature, examples, config.features)
+        answers = None  # what the model answers to these keys, the table decides
     slot = member.slot
     cache = None if config.cache is None else Cache(size=config.cache.bytes, ttl_s=config.cache.ttl_s)
     engine = Engine(
         signature,
-        loaded.runtime,
+        runtime,
         ref=config.ref,
         digest=config.digest,
         on_invalid=config.on_invalid,
@@ -120,8 +128,8 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
         signature=signature,
         platform=loaded.bundle.manifest.runtime.kind,
         description=loaded.bundle.manifest.description,
-        examples=take_rows(loaded.golden.inputs, 0, 4),
-        answers=take_rows(loaded.golden.outputs, 0, 4),
+        examples=examples,
+        answers=answers,
         keys_required=config.keys_required,
         aliases=config.aliases,
         is_ready=state.answers,

@@ -39,6 +39,11 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E119": ("The request came too slowly", "Send the headers within 10 s and the body at 1 KiB/s or more."),
     "CL-E120": ("The request is not HTTP/1.1", "Use an HTTP client; nothing of the request was taken."),
     "CL-E121": ("The answer's form is not known", "Accept one of the media types that the message names."),
+    "CL-E122": (
+        "A key is not in the look-up table",
+        'Send one that is, or set missing = "null" in [online.X.features].',
+    ),
+    "CL-E121": ("The answer's form is not known", "Accept one of the media types that the message names."),
     "CL-E200": ("You asked wrongly", "Read the message; `--help` shows what can be asked."),
     "CL-E201": ("A setting is wrong", "The message names the key and what it may hold."),
     "CL-E202": ("A setting is not known", "Remove it or mend its spelling."),
@@ -47,6 +52,7 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E205": ("A framework is not known", "Pack a scikit-learn model, an ONNX file or a Python class."),
     "CL-E206": ("A file can't be read", "Check the path and the format: .parquet, .csv or .jsonl."),
     "CL-E207": ("TLS can't be set up", "Name a certificate and its key, both PEM, in [serve] tls."),
+    "CL-E208": ("A look-up table is described wrongly", "Table, key and columns stand in [online.X.features]."),
     "CL-E300": ("It is not there", "List what is there with `cloche models ls`."),
     "CL-E301": ("No such model, version or alias", "List them with `cloche models ls`."),
     "CL-E302": ("No such key", "List them with `cloche keys ls`."),
@@ -75,7 +81,10 @@ CODES: dict[str, tuple[str, str]] = {
         "only; it is read in a process without network, and the bundle holds no pickle.",
     ),
     "CL-E408": ("The archive is not safe", "It holds something that a bundle never holds."),
-    "CL-E409": ("Not open to the network without keys and TLS", "Make a key and set [serve] tls, or say that a proxy ends TLS."),
+    "CL-E409": (
+        "Not open to the network without keys and TLS",
+        "Make a key and set [serve] tls, or say that a proxy ends TLS.",
+    ),
     "CL-E410": ("The golden examples failed", "The model answers differently here than when it was packed."),
     "CL-E411": ("A process without network can't be made here", "Install bubblewrap, or pack from Python."),
     "CL-E412": (
@@ -99,6 +108,10 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E604": ("Too many requests", "The key's rate limit is reached; wait for Retry-After."),
     "CL-E605": ("Out of reach", "Nothing answers at this address."),
     "CL-E606": ("The store can't be used", "Check that it is there, writable and not full."),
+    "CL-E607": (
+        "A look-up table can't be read",
+        "Check its database; requests are answered again once it is back.",
+    ),
     "CL-E700": ("Something optional is missing", "Install what the hint names."),
     "CL-E701": ("A package is missing", "Install what the hint names."),
     "CL-E800": ("The model can't be packed exactly", "The message says why."),

@@ -15,7 +15,7 @@ from cloche.core.errors import ConfigError
 from cloche.core.machine import usable_cores
 from cloche.core.reference import parse_reference
 from cloche.core.units import parse_duration, parse_rate, parse_size, shown
-from cloche.settings.tree import Device, OnInvalid
+from cloche.settings.tree import Device, OnInvalid, OnMissing
 
 #: The most serving workers of one machine: each process needs a slot of the board.
 MAX_WORKERS = 48
@@ -158,6 +158,20 @@ def _on_invalid(value: object) -> str:
     raise _wrong(f"{shown(value)} is not a policy", f"write {', '.join(choices)}")
 
 
+def _columns(value: object) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else []
+    if names and all(isinstance(one, str) and one for one in names) and len(set(names)) == len(names):
+        return tuple(names)
+    raise _wrong(f"{shown(value)} is not a list of names", 'write ["age", "income"], each once')
+
+
+def _on_missing(value: object) -> str:
+    choices = get_args(OnMissing)
+    if isinstance(value, str) and value in choices:
+        return value
+    raise _wrong(f"{shown(value)} is not a policy", f"write {' or '.join(choices)}")
+
+
 def _device(value: object) -> str:
     choices = get_args(Device)
     if isinstance(value, str) and value in choices:
@@ -293,5 +307,38 @@ KEYS = (
         path="online.*.access.limits.*",
         parse=_plain(parse_rate),
         meaning="How many requests the key of this name may make; `default` is for every other caller.",
+    ),
+    Key(
+        path="online.*.features.source",
+        parse=_database,
+        refers=True,
+        meaning="The database that inputs are read from: sqlite:///… or postgresql://…",
+    ),
+    Key(
+        path="online.*.features.table",
+        parse=_plain(_text),
+        meaning="The table with a row a key, with its schema where it has one.",
+    ),
+    Key(
+        path="online.*.features.key",
+        parse=_plain(_text),
+        meaning="The column that callers send, a whole number or a text; it wants an index.",
+    ),
+    Key(
+        path="online.*.features.columns",
+        parse=_plain(_columns),
+        meaning="The inputs that are read from the columns of the same names.",
+    ),
+    Key(
+        path="online.*.features.ttl",
+        parse=_duration("0s", "365d"),
+        default="10s",
+        meaning="How long a worker remembers what it read, 0s to 365d.",
+    ),
+    Key(
+        path="online.*.features.missing",
+        parse=_plain(_on_missing),
+        default="reject",
+        meaning="What becomes of a key that is not there: reject (422), or null for inputs that may be missing.",
     ),
 )

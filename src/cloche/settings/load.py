@@ -12,7 +12,7 @@ import msgspec
 
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.settings.reader import Reader
-from cloche.settings.tree import Access, Cache, Online, Serve, Settings, Tls
+from cloche.settings.tree import Access, Cache, Features, Online, Serve, Settings, Tls
 
 FILE_NAME = "cloche.toml"
 
@@ -121,6 +121,7 @@ def _online(reader: Reader, name: str) -> Online | None:
         if not keys and key_name != "default":
             hint = "write keys = true beside it, or name it default"
             reader.blame((*table, "access", "limits", key_name), "without keys this has no effect", hint)
+    features = _features(reader, table)
     if reader.problems:
         return None
     cache = Cache(size=reader.value(*table, "cache", "size"), ttl_s=reader.value(*table, "cache", "ttl"))
@@ -132,7 +133,21 @@ def _online(reader: Reader, name: str) -> Online | None:
         device=reader.value(*table, "device"),
         cache=cache if cached else None,
         access=Access(keys=keys, limits=limits),
+        features=features,
     )
+
+
+def _features(reader: Reader, online: tuple[str, str]) -> Features | None:
+    table = (*online, "features")
+    if not reader.mentions(*table):
+        return None
+    given = {name: reader.value(*table, name) for name in ("source", "table", "key", "columns")}
+    for name, value in given.items():
+        if value is None and not reader.mentions(*table, name):
+            reader.blame((*table, name), f"the {name} is missing", "a look-up has source, table, key and columns")
+    if reader.problems:
+        return None
+    return Features(**given, ttl_s=reader.value(*table, "ttl"), missing=reader.value(*table, "missing"))
 
 
 def _runtime_root(environ: Mapping[str, str]) -> Path:

@@ -12,6 +12,7 @@ from cloche.core.units import Rate
 
 OnInvalid = Literal["reject", "flag", "allow"]
 Device = Literal["cpu", "cuda"]
+OnMissing = Literal["reject", "null"]
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +49,17 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     limits: Mapping[str, Rate]
 
 
+class Features(msgspec.Struct, frozen=True, kw_only=True):
+    """A Features is the table that inputs are read from by a key that the caller sends; `source` is its URL."""
+
+    source: str
+    table: str
+    key: str
+    columns: tuple[str, ...]
+    ttl_s: float
+    missing: OnMissing
+
+
 class Online(msgspec.Struct, frozen=True, kw_only=True):
     """An Online is one deployment that answers at once; `model` is a reference or an absolute path."""
 
@@ -58,6 +70,7 @@ class Online(msgspec.Struct, frozen=True, kw_only=True):
     device: Device
     cache: Cache | None
     access: Access
+    features: Features | None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
