@@ -11,6 +11,8 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import VotingClassifier
 
+from cloche.bundle.converters.base import is_from
+
 #: What skl2onnx converts to something else.
 _WRONG = frozenset({"FixedThresholdClassifier", "TunedThresholdClassifierCV"})
 
@@ -41,7 +43,7 @@ def parts(model: Any) -> Iterator[Any]:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if isinstance(part, BaseEstimator):
+        if isinstance(part, BaseEstimator) or is_from(part, "catboost"):
             yield part
             waiting.extend(vars(part).values())
         elif isinstance(part, dict):

@@ -22,7 +22,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from sklearn.utils.validation import check_is_fitted
 
-from cloche.bundle.converters import _encoders, _graph, _trees
+from cloche.bundle.converters import _boosters, _encoders, _graph, _trees
 from cloche.bundle.converters._original import (
     CANNOT,
     Original,
@@ -153,7 +153,11 @@ def _convert_one(original: Original, way: Way) -> ModelProto:
             (f"in{i}", kind([None, width])) for i, (kind, width) in enumerate(zip(kinds, widths, strict=True))
         ]
     names = None if len(fields[0].shape) > 1 else [field.name for field in fields]
-    model = _convert_proto(prepare(original.model, names), initial)
+    prepared = prepare(original.model, names)
+    has_boosters = _boosters.register(prepared, original.model, original.rows)
+    model = _convert_proto(prepared, initial)
+    if has_boosters:
+        _boosters.raise_opset(model)
     _graph.set_inputs(model, fields, joined=way.joined)
     outputs = list(original.reference)
     sources = [value.name for value in model.graph.output][: len(outputs)]
