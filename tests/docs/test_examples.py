@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if path.name not in {"CHANGELOG.md"}
 )
+#: Their examples need a framework: tests/heavy/test_frameworks.py runs them in an environment that has it.
+ELSEWHERE = frozenset({"keras.md", "pytorch.md"})
 #: What a test can't run: it needs a network, or a clone of its own.
 _NOT_RUN = re.compile(r"(pip|uv|git|make|cd|source|python3? -m venv) ")
 
@@ -28,7 +30,7 @@ def _language_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "document",
-    [path for path in DOCUMENTS if _language_of(path) & {"python", "console"}],
+    [path for path in DOCUMENTS if _language_of(path) & {"python", "console"} and path.name not in ELSEWHERE],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_the_examples_of_a_document_run(document: Path, tmp_path: Path, free_port: int) -> None:
