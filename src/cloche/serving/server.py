@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from cloche.serving.exchange import LARGEST, Exchange
@@ -56,6 +56,20 @@ class _Flow(FlowControl):
     def resume_reading(self) -> None:
         if not self._waiting:
             super().resume_reading()
+
+
+class _Cycle(RequestResponseCycle):
+    """A _Cycle says nothing more to who is gone.
+
+    The transport knows that before `connection_lost` says so, and then refuses what is written.
+    """
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.transport.is_closing():
+            self.disconnected = True
+        await super().send(message)
 
 
 class Connection(HttpToolsProtocol):
@@ -127,6 +141,7 @@ class Connection(HttpToolsProtocol):
             self.url, self.expect_100_continue = url, expects
             self.headers += headers
             super().on_headers_complete()
+            self.cycle.__class__ = _Cycle  # uvicorn has no place to name another
 
     def _begin_exchange(self) -> bool:
         if self.parser.get_method() != b"POST" or not (self.cycle is None or self.cycle.response_complete):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -358,6 +361,30 @@ def test_a_caller_who_goes_away_is_no_bug(run: Run, make_door: MakeDoor, row: An
             assert (await door.ask("/predict/fraud", row)).status == 200
             counted = (await door.ask("/metrics")).body.decode()
         assert 'code="499",deployment="fraud",dialect="cloche",version="3"} 1.0' in counted
+        assert caplog.records == []
+
+    run(scenario())
+
+
+def test_a_caller_who_breaks_off_with_answers_under_way_is_no_bug(
+    run: Run, make_door: MakeDoor, caplog: Any
+) -> None:
+    """The loop knows that the connection is gone before it says so, and the next answer is begun in between."""
+
+    async def scenario() -> None:
+        async with make_door().open() as door:
+            for attempt in range(6):
+                with socket.create_connection(door.address) as caller:
+                    caller.setblocking(False)
+                    with contextlib.suppress(BlockingIOError):
+                        while True:
+                            caller.send(b"GET /openapi.json HTTP/1.1\r\nhost: test\r\n\r\n" * 5000)
+                            await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001 * attempt)
+                    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            while door.server.connections:
+                await asyncio.sleep(0.01)
+            assert (await door.ask("/livez")).status == 200
         assert caplog.records == []
 
     run(scenario())
