@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from cloche.core.signature import Field
 
@@ -193,20 +193,23 @@ def strip(model: ModelProto) -> None:
         del node.metadata_props[:]
     for value in [*graph.input, *graph.output, *graph.initializer]:
         value.doc_string = ""
-    domains = {"", *_domains(graph), *(domain for each in model.functions for domain in _domains(each))}
+    domains = {"", *(_domain(node.domain) for each in graphs(model) for node in each.node)}
     kept = [each for each in model.opset_import if _domain(each.domain) in domains]
     del model.opset_import[:]
     model.opset_import.extend(kept)
 
 
-def _domains(graph: Any) -> set[str]:
-    found = set()
-    for node in graph.node:
-        found.add(_domain(node.domain))
-        for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs]:
-                found.update(_domains(inner))
-    return found
+def graphs(model: ModelProto) -> Iterator[Any]:
+    """Every graph and function of the model, inner ones as well."""
+    waiting: list[Any] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.GRAPH:
+                    waiting.append(attribute.g)
+                waiting.extend(attribute.graphs)
 
 
 def _domain(name: str) -> str:

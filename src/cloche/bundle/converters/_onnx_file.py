@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,9 @@ _LABELS = frozenset({"label", "output_label"})
 _PROBABILITIES = frozenset({"probabilities", "output_probability"})
 _VALUES = frozenset({"value", "variable"})
 
+#: Upper and lower case of all of Unicode; plain C knows ASCII only.
+_LOCALE = "C.UTF-8"
+
 _DRAWN = 3
 
 
@@ -52,6 +56,7 @@ def convert_model(model: ModelProto, rows: object | None) -> Converted:
     nodes = len(model.graph.node)
     inputs = tuple(_input_fields(model))
     _graph.prune(model)
+    _set_locale(model)
     _graph.strip(model)
     names = _output_names(model)
     classes = classes or _class_labels(model)
@@ -128,7 +133,7 @@ def _bring_in(tensor: TensorProto, folder: Path) -> int:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    for graph in _graphs(model):
+    for graph in _graph.graphs(model):
         yield from getattr(graph, "initializer", ())
         for sparse in getattr(graph, "sparse_initializer", ()):
             yield from (sparse.values, sparse.indices)
@@ -139,23 +144,10 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
                 yield from attribute.tensors
 
 
-def _graphs(model: ModelProto) -> Iterator[Any]:
-    """Every graph and function of the model, inner ones as well."""
-    waiting: list[Any] = [model.graph, *model.functions]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.GRAPH:
-                    waiting.append(attribute.g)
-                waiting.extend(attribute.graphs)
-
-
 def check(model: ModelProto) -> None:
     """Raises ConversionError (CL-E803) for what ONNX Runtime alone can't or shouldn't run."""
     own = {function.domain for function in model.functions}
-    strange = {node.domain for graph in _graphs(model) for node in graph.node} - DOMAINS - own
+    strange = {node.domain for graph in _graph.graphs(model) for node in graph.node} - DOMAINS - own
     if strange:
         raise _refuse(
             f"the graph uses operators of {', '.join(sorted(strange))}, which need a library of their own",
@@ -260,10 +252,10 @@ def _try_out(
         session = open_session(data, 1)
         answers = session.run(None, dict(_feed(session, sample)))
     except ModelError as error:
-        raise _refuse(error.message, "check the file with onnx.checker") from error
+        raise _locale_missing(error) or _refuse(error.message, "check the file with onnx.checker") from error
     except ORT_ERRORS as error:
         words = "the rows that were drawn" if columns is None else "these rows"
-        raise _refuse(
+        raise _locale_missing(error) or _refuse(
             f"the model fails on {words}: {first_line(error)}", "give rows that it was made for"
         ) from None
     outputs = []
@@ -283,6 +275,26 @@ def _try_out(
     except ModelError as error:
         raise _refuse(error.message, "export it with one row of output for each row of input") from error
     return signature, columns
+
+
+def _set_locale(model: ModelProto) -> None:
+    """English text steps in a locale that every machine has: the default, en_US, is one that images often lack."""
+    for graph in _graph.graphs(model):
+        for node in graph.node:
+            named = [attribute.s for attribute in node.attribute if attribute.name == "locale"]
+            if node.op_type == "StringNormalizer" and all(name.startswith(b"en_") for name in named):
+                kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
+                del node.attribute[:]
+                node.attribute.extend([*kept, onnx.helper.make_attribute("locale", _LOCALE)])
+
+
+def _locale_missing(error: Exception) -> ConversionError | None:
+    """The refusal of a text step in a language that this machine does not have; None for any other error."""
+    found = re.search(r"Failed to construct locale with name:\s*([\w.@-]+)", str(error))
+    return found and _refuse(
+        f"a text step needs the locale {found[1]}, and this machine has none of that name",
+        f"install it here and where the model is served, or export it with the locale {_LOCALE}",
+    )
 
 
 def _feed(session: Any, sample: Columns) -> Iterator[tuple[str, Array]]:

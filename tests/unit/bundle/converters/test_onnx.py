@@ -17,6 +17,7 @@ from sklearn.linear_model import Ridge
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.converters.onnx import OnnxConverter
 from cloche.core.errors import ConversionError, InputError, NotFoundError
+from cloche.runtimes.onnx import open_session
 
 X = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32)
 WEIGHTS = np.ones((3, 2), np.float32)
@@ -148,3 +149,30 @@ def test_rows_must_be_the_models(tmp_path: Path) -> None:
         convert(path, [["a", "b", "c"]])
     with pytest.raises(NotFoundError):
         convert(tmp_path / "none.onnx")
+
+
+def lower(folder: Path, locale: str | None) -> Path:
+    named = {} if locale is None else {"locale": locale}
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", **named)
+    strings = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in "xy"]
+    graph = helper.make_graph([node], "g", strings[:1], strings[1:])
+    path = folder / "text.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("locale", [None, "en_US", "en_GB.UTF-8", "C.UTF-8"])
+def test_english_text_steps_need_no_locale_that_a_machine_may_lack(tmp_path: Path, locale: str | None) -> None:
+    converted = convert(lower(tmp_path, locale), {"x": ["\u00c4B", "c"]})
+    data = converted.files["model/model.onnx"]
+    (node,) = onnx.load_from_string(data).graph.node
+    assert [each.s for each in node.attribute if each.name == "locale"] == [b"C.UTF-8"]
+    assert open_session(data, 1).run(None, {"x": ["\u00c4B", "c"]})[0].tolist() == ["\u00e4b", "c"]
+
+
+def test_a_text_step_in_a_language_that_is_not_here_is_refused_by_its_locale(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="needs the locale xx_XX, and this machine has none") as caught:
+        convert(lower(tmp_path, "xx_XX"), {"x": ["A"]})
+    assert caught.value.code == "CL-E803"
+    assert "C.UTF-8" in (caught.value.hint or "")
