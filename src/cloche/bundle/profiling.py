@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -30,6 +31,8 @@ MAX_CATEGORY_CHARACTERS = 200
 #: Columns of a matrix that are profiled one by one, and classes whose scores are.
 MAX_DIMENSIONS = 1_024
 MAX_CLASSES = 64
+#: Numbers of one column that are counted; of more a sample is.
+MAX_NUMBERS = 4_000_000
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -137,6 +140,9 @@ def _columns(fields: tuple[Field, ...], columns: Columns) -> dict[str, Column]:
 def _column(field: Field, column: Array) -> Column:
     if field.datatype in ("BYTES", "BOOL"):
         return profile_words(column)
+    if column.size > MAX_NUMBERS:
+        # Many images: a sample tells as much, and is sorted in a second.
+        column = column.reshape(-1)[np.random.default_rng(0).integers(0, column.size, MAX_NUMBERS)]
     return profile_numbers(column)
 
 
@@ -158,11 +164,19 @@ def _with_facts(field: Field, column: Array) -> Field:
             missing=field.missing or words.missing > 0,
             categories=tuple(sorted(known)) if (few and repeated) or field.categories else None,
         )
-    numbers = np.asarray(column, dtype=np.float64)
-    finite = numbers[np.isfinite(numbers)]
+    # No copy in float64: images are gigabytes.
+    finite = np.isfinite(column)
+    seen = bool(finite.any())
+    low, high = _limits(column.dtype)
     return msgspec.structs.replace(
         field,
-        missing=field.missing or bool(np.isnan(numbers).any()),
-        minimum=float(finite.min()) if finite.size else None,
-        maximum=float(finite.max()) if finite.size else None,
+        missing=field.missing or bool(np.isnan(column).any()),
+        minimum=float(np.min(column, where=finite, initial=high)) if seen else None,
+        maximum=float(np.max(column, where=finite, initial=low)) if seen else None,
     )
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the greatest number of a type."""
+    limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    return limits.min, limits.max

@@ -18,6 +18,7 @@ from cloche.bundle.profile import (
 )
 from cloche.bundle.profiling import (
     BINS,
+    MAX_NUMBERS,
     make_profile,
     profile_numbers,
     profile_scores,
@@ -190,3 +191,15 @@ def test_what_the_converter_knows_is_kept() -> None:
     field = with_facts(signature, {"c": words("a", "b", "a", "b")}).inputs[0]
     assert field.categories == ("a", "b", "z")
     assert field.missing
+
+
+def test_of_many_images_a_sample_is_counted_and_the_range_is_exact() -> None:
+    images = np.random.default_rng(0).normal(size=(30, 3, 224, 224)).astype(np.float32)
+    images[7, 1, 2, 3] = 99.0
+    field = Field(name="pixels", datatype="FP32", shape=(-1, 3, 224, 224))
+    signature = Signature(inputs=(field,), outputs=())
+    column = make_profile(signature, {"pixels": images}, {}).inputs["pixels"]
+    assert isinstance(column, Numeric)
+    assert column.rows == MAX_NUMBERS < images.size
+    assert column.quantiles["0.5"] == pytest.approx(0.0, abs=0.01)
+    assert with_facts(signature, {"pixels": images}).inputs[0].maximum == 99.0
