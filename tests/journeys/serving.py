@@ -25,7 +25,7 @@ _MARK = "JOURNEY_IN"
 COMMAND = str(Path(sys.executable).parent / "cloche")
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], what: str = "what was waited for", seconds: float = 20.0) -> Any:
     """The first true value of the condition; fails when there is none in time."""
     ends = time.monotonic() + seconds
     while not (value := condition()):
@@ -152,6 +152,26 @@ def up(
     context: ssl.SSLContext | None = None,
 ) -> Iterator[Serving]:
     """`cloche up …` on a free port, ready; nothing of it is left afterwards."""
+    process, log = _start(folder, arguments, env)
+    serving = Serving(folder, process, log, "", context)
+    try:
+        serving.url = _announced(process, log)
+        until(serving.is_ready, "readyz")
+        yield serving
+        serving.stop()
+    finally:
+        serving.kill_all()
+
+
+def again(serving: Serving, *arguments: str) -> None:
+    """`cloche up` once more after its supervisor's death; it takes over what runs, address and all."""
+    serving.process, serving.log = _start(serving.folder, arguments)
+    assert _announced(serving.process, serving.log) == serving.url
+
+
+def _start(
+    folder: Path, arguments: tuple[str, ...], env: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], Path]:
     log = folder / f"up-{time.monotonic_ns()}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -161,20 +181,18 @@ def up(
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    serving = Serving(folder, process, log, "", context)
+    return process, log
+
+
+def _announced(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address that the banner names, once it is there."""
 
     def url() -> str | None:
         assert process.poll() is None, f"cloche up ended with {process.returncode}:\n{log.read_text()}"
         found = re.search(r"(https?://[^/\s]+)/predict/", log.read_text())
         return found[1] if found else None
 
-    try:
-        serving.url = until(url, "cloche up is ready", 60.0)
-        until(serving.is_ready, "readyz")
-        yield serving
-        serving.stop()
-    finally:
-        serving.kill_all()
+    return str(until(url, "cloche up is ready", 60.0))
 
 
 class Load:

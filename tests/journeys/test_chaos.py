@@ -6,33 +6,16 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.journeys.serving import COMMAND, Load, Serving, until, up
+from tests.journeys.serving import Load, Serving, again, until, up
 
 pytestmark = pytest.mark.heavy
 _SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
 _STOPS = int(os.environ.get("CHAOS_STOPS", "20"))
-
-
-def _again(serving: Serving, *arguments: str) -> None:
-    """`cloche up` once more after its supervisor's death."""
-    log = serving.folder / f"again-{time.monotonic_ns()}.log"
-    with log.open("wb") as out:
-        serving.process = subprocess.Popen(
-            [COMMAND, "up", *arguments, "--port", "0"],
-            cwd=serving.folder,
-            env={**os.environ, "JOURNEY_IN": str(serving.folder)},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    until(lambda: "/predict/" in log.read_text() or serving.process.poll() is not None, "it adopts", 60)
-    assert serving.process.poll() is None, log.read_text()
-    assert serving.url in log.read_text()
 
 
 def _total(serving: Serving) -> float:
@@ -70,7 +53,7 @@ def test_processes_are_killed_in_random_order(
                 if dice.random() < 0.5 and (workers := serving.children()["worker"]):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(dice.choice(workers), signal.SIGKILL)  # one dies while nobody watches
-                _again(serving, *arguments)
+                again(serving, *arguments)
             elif pids := serving.children()[what]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(dice.choice(pids), signal.SIGKILL)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
 
-from tests.journeys.serving import COMMAND, Load, Serving, until, up
+from tests.journeys.serving import Load, again, until, up
 from tests.journeys.serving import cloche as command
 
 
@@ -47,37 +46,18 @@ def test_a_killed_worker_is_replaced_and_no_metric_goes_back(shop: Path, custome
 
 def test_serving_outlives_its_supervisor_and_the_next_one_adopts(shop: Path, customer: dict[str, Any]) -> None:
     with up(shop, "churn", "--workers", "2") as serving:
-        port = serving.url.rpartition(":")[2]
         workers = set(serving.children()["worker"])
         serving.process.kill()
         serving.process.wait()
         assert serving.ask("/predict/churn", customer).status == 200
-        second = _adopt(serving, port)
+        again(serving, "churn", "--workers", "2")
         assert set(serving.children()["worker"]) == workers
         victim = min(workers)
         os.kill(victim, signal.SIGKILL)
         until(lambda: len(set(serving.children()["worker"]) - {victim}) == 2, "a worker takes its place")
         assert serving.ask("/predict/churn", customer).status == 200
-        assert second.stop() == 143
+        assert serving.stop() == 143
         assert not serving.children()["worker"]
-
-
-def _adopt(serving: Serving, port: str) -> Serving:
-    """`cloche up` once more, with the same wish."""
-    log = serving.folder / "second.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [COMMAND, "up", "churn", "--workers", "2", "--port", "0"],
-            cwd=serving.folder,
-            env={**os.environ, "JOURNEY_IN": str(serving.folder)},
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    serving.process = process
-    until(lambda: "/predict/" in log.read_text() or process.poll() is not None, "it adopts")
-    assert process.poll() is None, log.read_text()
-    assert f":{port}/" in log.read_text()
-    return serving
 
 
 def test_ctrl_c_leaves_no_process(shop: Path) -> None:

@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.journeys.serving import until
 
 import cloche
 from cloche.bundle.bundle import Bundle
@@ -70,13 +70,6 @@ def texts(*words: str) -> Columns:
     return {"text": np.array(words, dtype=object)}
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until, f"never: {what}"
-        time.sleep(0.01)
-
-
 def start(bundle: Bundle) -> LocalHost:
     spec = bundle.manifest.runtime
     files = {name: bundle.read(name) for name in spec.files}
@@ -130,7 +123,7 @@ class Load:
     def goes_on(self, count: int = 50) -> None:
         """Wait for so many more answers."""
         wanted = self.answered + count
-        wait_for(lambda: self.answered >= wanted, f"{count} more answers")
+        until(lambda: self.answered >= wanted, f"{count} more answers")
 
 
 def test_kill_9_of_the_host_in_use_costs_at_most_what_was_in_flight_and_the_next_succeed(
@@ -168,7 +161,7 @@ def test_kill_9_of_every_host_makes_callers_wait_for_the_next_and_fails_only_tho
         with Load(runtime, callers) as load:
             load.goes_on()
             os.kill(first.pid, signal.SIGKILL)
-            wait_for(lambda: not is_alive(first.pid, 0), "the host is gone")
+            until(lambda: not is_alive(first.pid, 0), "the host is gone")
             second = start(bundle)
             path.unlink()
             path.symlink_to(second.socket)
@@ -211,7 +204,7 @@ def test_a_local_host_ends_when_its_parent_is_gone(bundle: Bundle, tmp_path: Pat
         parent.kill()
         parent.stdout.close()
 
-    wait_for(lambda: not is_alive(int(pid), begun), "the host ends")
+    until(lambda: not is_alive(int(pid), begun), "the host ends")
     assert not Path(path).parent.exists()
 
 
@@ -283,13 +276,13 @@ class Supervised:
             assert not child.is_dead(), "the host ended before it was ready"
             return self.board.head(1, Head.PID) == child.pid and self.board.head(1, Head.STATE) == State.READY
 
-        wait_for(is_ready, "the host is ready")
+        until(is_ready, "the host is ready")
 
     def close(self) -> None:
         for child in self.children:
             if not child.is_dead():
                 child.signal(signal.SIGKILL)
-                wait_for(child.is_dead, "the host is dead")
+                until(child.is_dead, "the host is dead")
             child.close()
         self.board.cells.release()
 
@@ -310,7 +303,7 @@ def test_a_supervised_host_serves_its_bundle_and_drains_on_sigterm(bundle: Bundl
     runtime.close()
 
     child.signal(signal.SIGTERM)
-    wait_for(child.is_dead, "the host ends")
+    until(child.is_dead, "the host ends")
 
     assert child.status == 0
     assert not supervised.socket.exists()
@@ -326,7 +319,7 @@ def test_a_supervised_host_that_is_killed_and_started_again_takes_its_place(
     with Load(runtime, callers) as load:
         load.goes_on()
         first.signal(signal.SIGKILL)
-        wait_for(first.is_dead, "the host is dead")
+        until(first.is_dead, "the host is dead")
         supervised.wait_ready(supervised.start())
         load.goes_on()
     runtime.close()
@@ -341,7 +334,7 @@ def test_a_supervised_host_refuses_a_bundle_that_nobody_trusted_signed_and_says_
     held = Supervised(tmp_path, bundle, ["0" * 64])
     try:
         child = held.start()
-        wait_for(child.is_dead, "the host ends")
+        until(child.is_dead, "the host ends")
         while child.listen():
             pass
         assert child.status == 4

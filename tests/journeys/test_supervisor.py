@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.journeys.serving import until
 
 from cloche.control.adopt import live_slots
 from cloche.core.board import Board, Head, Role, State
@@ -163,7 +164,7 @@ class World:
         board = self.board()
         for slot in live_slots(board):
             os.kill(board.head(slot, Head.PID), signal.SIGKILL)
-        wait_for(lambda: not live_slots(board))
+        until(lambda: not live_slots(board))
 
 
 @pytest.fixture
@@ -176,14 +177,6 @@ def world() -> Iterator[World]:
     finally:
         world.close()
         shutil.rmtree(folder)
-
-
-def wait_for(condition: Callable[[], Any], limit_s: float = 15.0) -> Any:
-    until = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
-    return value
 
 
 def ask(port: int) -> dict[str, Any]:
@@ -259,7 +252,7 @@ def test_a_child_that_refuses_at_the_first_start_stops_everything_with_its_words
     assert up.process.wait(10) == 4
     assert up.banner() == ""
     assert up.words().count("error[CL-E404]: this bundle is not to be trusted") == 1
-    wait_for(lambda: not live_slots(world.board()))
+    until(lambda: not live_slots(world.board()))
     assert not (world.runtime / "supervisor.json").exists()
 
 
@@ -324,13 +317,13 @@ def test_a_killed_worker_is_replaced_on_its_slot_and_its_counts_stay(world: Worl
     port = up.port()
     for _ in range(5):
         first = ask(port)
-    wait_for(lambda: world.sum(name="answered") == 5)
+    until(lambda: world.sum(name="answered") == 5)
     assert world.sum(name="cloche_worker_restarts_total", kind="worker") == 0
     os.kill(first["pid"], signal.SIGKILL)
     second = ask(port)  # waits in the backlog until the new process takes it
     assert second["pid"] != first["pid"]
     assert second["slot"] == first["slot"] == 1
-    wait_for(lambda: world.sum(name="answered") == 6)
+    until(lambda: world.sum(name="answered") == 6)
     assert world.sum(name="cloche_worker_restarts_total", kind="worker") == 1
     (died,) = up.events("died")
     assert died["executing"] == 77
@@ -355,11 +348,11 @@ def test_no_connection_is_refused_or_lost_while_the_only_worker_is_replaced_agai
     thread.start()
     kills = 4
     for _ in range(kills):
-        (pid,) = wait_for(world.pids)
+        (pid,) = until(world.pids)
         count = len(answers)
-        wait_for(lambda count=count: len(answers) > count)
+        until(lambda count=count: len(answers) > count)
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda pid=pid: world.pids() and world.pids() != {pid})
+        until(lambda pid=pid: world.pids() and world.pids() != {pid})
     done.set()
     thread.join()
     # at most what was in flight in the killed process
@@ -374,7 +367,7 @@ def test_a_killed_host_is_replaced(world: World) -> None:
     up.port()
     before = world.pids(Role.HOST)
     os.kill(min(before), signal.SIGKILL)
-    wait_for(lambda: len(world.pids(Role.HOST)) == 2 and world.pids(Role.HOST) != before)
+    until(lambda: len(world.pids(Role.HOST)) == 2 and world.pids(Role.HOST) != before)
     assert world.sum(name="cloche_worker_restarts_total", kind="host") == 1
     assert up.end() == 143
 
@@ -395,7 +388,7 @@ def test_one_stuck_worker_holds_up_no_other(world: World) -> None:
     stuck, other = sorted(world.pids())
     os.kill(stuck, signal.SIGSTOP)
     os.kill(other, signal.SIGKILL)
-    wait_for(lambda: other not in world.pids() and len(world.pids()) == 2, limit_s=5)
+    until(lambda: other not in world.pids() and len(world.pids()) == 2, seconds=5)
     os.kill(stuck, signal.SIGCONT)
     assert up.end() == 143
 
@@ -412,7 +405,7 @@ def test_sigterm_drains_workers_then_hosts(world: World) -> None:
     (host,) = world.pids(Role.HOST)
     time_of_signal = time.monotonic()
     up.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: not world.pids())  # draining now
+    until(lambda: not world.pids())  # draining now
     late = ask(port)  # the lame duck still accepts
     assert is_alive(host, 0)
     assert up.process.wait(10) == 143
@@ -421,7 +414,7 @@ def test_sigterm_drains_workers_then_hosts(world: World) -> None:
     assert in_flight[0]["slot"] in (2, 3)
     assert time.monotonic() - time_of_signal >= 1.0
     assert not live_slots(world.board())
-    wait_for(lambda: is_refused(port))
+    until(lambda: is_refused(port))
     assert "/data" in up.events("stopped")[0]["message"]
     left = {path.name.partition("-")[0] for path in world.runtime.iterdir()}
     assert left == {"board", "board.labels", "child.py", "log", "supervisor.lock"}
@@ -446,7 +439,7 @@ def test_a_stop_under_load_resets_no_connection(world: World) -> None:
     threads = [threading.Thread(target=keep_asking) for _ in range(8)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(answers) > 100)
+    until(lambda: len(answers) > 100)
     assert up.end() == 143
     for thread in threads:
         thread.join()
@@ -457,11 +450,11 @@ def test_sigint_drains_as_well_and_a_second_one_stops_at_once(world: World) -> N
     up = world.up(world.group(never_ends=True))
     up.port()
     up.process.send_signal(signal.SIGINT)
-    wait_for(lambda: up.events("draining"))
+    until(lambda: up.events("draining"))
     time.sleep(0.3)  # past the lame duck: the child goes on all the same
     assert up.process.poll() is None
     assert up.end(signal.SIGINT) == 130
-    wait_for(lambda: not live_slots(world.board()))
+    until(lambda: not live_slots(world.board()))
 
 
 def test_what_does_not_drain_in_time_is_killed(world: World) -> None:
@@ -473,7 +466,7 @@ def test_what_does_not_drain_in_time_is_killed(world: World) -> None:
 
 def test_a_stop_before_everything_is_ready_does_not_wait(world: World) -> None:
     up = world.up(world.group(loads_for=60))
-    wait_for(lambda: live_slots(world.board()))
+    until(lambda: live_slots(world.board()))
     began = time.monotonic()
     assert up.end(signal.SIGINT) == 130
     assert time.monotonic() - began < 3
@@ -504,22 +497,22 @@ def test_children_serve_on_without_a_supervisor_and_a_new_one_adopts_them(world:
         ask(port)
     kill_supervisor(first)
     assert ask(port)["pid"] in workers
-    wait_for(lambda: world.sum(name="answered") == 4)
+    until(lambda: world.sum(name="answered") == 4)
 
     second = world.up(*groups)
     assert second.port() == port
     assert (world.pids(), world.pids(Role.HOST)) == (workers, hosts)
     assert ask(port)["pid"] in workers
-    wait_for(lambda: world.sum(name="answered") == 5)  # the board was kept
+    until(lambda: world.sum(name="answered") == 5)  # the board was kept
     assert second.events("adopted")[0]["count"] == 3
 
     victim = min(workers)
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: victim not in world.pids() and len(world.pids()) == 2)
+    until(lambda: victim not in world.pids() and len(world.pids()) == 2)
     assert world.sum(name="cloche_worker_restarts_total", kind="worker") == 1
     assert {ask(port)["pid"] for _ in range(20)} <= world.pids()
     assert second.end() == 143
-    wait_for(lambda: is_refused(port))
+    until(lambda: is_refused(port))
 
 
 def test_the_sockets_survive_the_death_of_the_supervisor_and_of_the_adopted_workers(world: World) -> None:
@@ -544,7 +537,7 @@ def test_a_worker_that_died_without_a_supervisor_is_started_by_the_next(world: W
     kill_supervisor(first)
     victim = min(world.pids())
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: victim not in world.pids())
+    until(lambda: victim not in world.pids())
     second = world.up(world.group(count=2))
     assert second.port() == port
     assert len(world.pids()) == 2
@@ -580,8 +573,8 @@ def test_orphans_drain_after_a_while(world: World) -> None:
     up = world.up(world.group("host"), world.group("worker", 2), orphan_s=0.5)
     port = up.port()
     kill_supervisor(up)
-    wait_for(lambda: not live_slots(world.board()))
-    wait_for(lambda: is_refused(port))
+    until(lambda: not live_slots(world.board()))
+    until(lambda: is_refused(port))
 
 
 def test_an_adopted_orphan_does_not_drain(world: World) -> None:
@@ -591,8 +584,8 @@ def test_an_adopted_orphan_does_not_drain(world: World) -> None:
     kill_supervisor(first)
     second = world.up(world.group(), orphan_s=1.0)
     second.port()
-    with pytest.raises(AssertionError, match="waited in vain"):
-        wait_for(lambda: world.pids() != workers, limit_s=1.5)
+    with pytest.raises(AssertionError, match="what was waited for"):
+        until(lambda: world.pids() != workers, seconds=1.5)
     assert second.end() == 143
 
 

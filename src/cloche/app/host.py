@@ -128,7 +128,8 @@ def load_model(folder: Path, entry: str, files: Mapping[str, bytes]) -> ModelCla
 def end_when_stuck(host: Host, end: Callable[[int], object] = os._exit) -> None:
     """End the process when its model does not come back; a side thread looks each second.
 
-    The heartbeat can't tell: it goes on while the model hangs.
+    The heartbeat can't tell: it goes on while the model hangs. Looking is cheaper than a condition, which
+    each call of the model would have to notify.
     """
 
     def watch() -> None:
@@ -165,7 +166,7 @@ def _watch(leash: socket.socket, hosts: Sequence[Host], folders: tuple[Path, ...
         while leash.recv(64):
             pass
     for host in hosts:
-        host.drain()
+        host.drain()  # and the process ends by itself, unless its model does not come back
         time.sleep(_GRACE_S)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

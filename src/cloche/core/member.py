@@ -183,10 +183,9 @@ class Member:
             connection, _ = self._control.accept()
         except OSError:
             return
-        if peer_uid(connection) != os.getuid() or len(self._leashes) >= _LEASHES:
-            connection.close()
-            return
         try:
+            if peer_uid(connection) != os.getuid() or len(self._leashes) >= _LEASHES:
+                raise ConnectionRefusedError
             connection.settimeout(BEAT_S)
             # a listener that the server has closed for its drain has no number any more
             open_still = [listener.fileno() for listener in self.sockets if listener.fileno() >= 0]

@@ -1,4 +1,4 @@
-"""What differs between Linux and macOS: peers of unix sockets, waiting for a process, the runtime directory."""
+"""What differs between Linux and macOS: peers of unix sockets, whether a process lives; and the runtime folder."""
 
 from __future__ import annotations
 

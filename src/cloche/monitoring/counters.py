@@ -59,7 +59,7 @@ class DeploymentCounters:
         self._cells[self._in_flight] += 1
 
     def answered(self, dialect: str, code: int, seconds: float) -> None:
-        """One request is done: counted by dialect and HTTP code, its time from first byte to answer."""
+        """One request is done: counted by dialect and HTTP code, with the time that it took."""
         place = self._requests.get((dialect, code))
         if place is None:
             place = self._slot.series(

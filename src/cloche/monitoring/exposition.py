@@ -33,7 +33,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cloche_worker_restarts_total": ("Processes that were replaced.", ("kind",)),
 }
 HISTOGRAMS: dict[str, str] = {
-    "cloche_request_duration_seconds": "From the request's first byte read to its answer written.",
+    "cloche_request_duration_seconds": "From the request read (a large one: its head) to its answer made.",
     "cloche_queue_seconds": "From validation to the start of the batch.",
     "cloche_inference_seconds": "One call of the model, for a batch.",
     "cloche_batch_size": "Rows of one call of the model.",

@@ -141,7 +141,7 @@ class Host:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            if len(self._callers) >= MAX_CONNECTIONS or peer_uid(connection) != os.getuid():
+            if len(self._callers) >= MAX_CONNECTIONS or not _is_ours(connection):
                 connection.close()
                 continue
             connection.setblocking(False)
@@ -301,6 +301,14 @@ class Host:
         self._selector.close()
         for end in (self._listener, self._wakes, self._wake):
             end.close()
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether a process of this user's is at the other end; one that has left already is nobody's (macOS)."""
+    try:
+        return peer_uid(connection) == os.getuid()
+    except OSError:
+        return False
 
 
 def listen(path: Path) -> socket.socket:
