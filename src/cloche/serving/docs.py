@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cloche.core.signature import FLOATS, INTEGERS, Field
 from cloche.engine.validate import describe
 from cloche.serving.protocols.base import Live
-from cloche.serving.protocols.schema import as_json, example_row
+from cloche.serving.protocols.schema import example_row, example_value
 
 
 def docs_page(live: Live) -> bytes:
@@ -66,10 +66,10 @@ def _answer(live: Live) -> str | None:
         return None
     prediction: dict[str, Any] = {}
     for field in live.signature.outputs:
-        value = as_json(live.answers[field.name][0])
-        if field.datatype in FLOATS:
+        value = example_value(live.answers[field.name][0])
+        if field.datatype in FLOATS and not isinstance(value, str):
             value = _rounded(value)
-        if field.classes is not None and len(field.shape) == 2:
+        if field.classes is not None and isinstance(value, list):
             value = dict(zip(field.classes, value, strict=True))
         prediction[field.name] = value
     body = {"model": live.ref, "prediction_id": "0" * 24, "prediction": prediction}

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloche.core.signature import Field
+from cloche.core.signature import Field, Signature
 from cloche.serving.openapi import openapi_document
-from cloche.serving.protocols.schema import as_json, input_schema, output_schema
+from cloche.serving.protocols.schema import as_json, example_row, input_schema, output_schema
 
 Run = Callable[[Any], None]
 MakeDoor = Callable[..., Any]
@@ -164,3 +164,12 @@ def test_numpys_values_are_plain_json() -> None:
     assert as_json(np.array([[1, 2]])) == [[1, 2]]
     assert as_json(np.bool_(True)) is True
     assert as_json("x") == "x"
+
+
+def test_an_image_stands_in_the_document_in_words() -> None:
+    signature = Signature(
+        inputs=(Field(name="pixels", datatype="FP32", shape=(-1, 3, 64, 64)),),
+        outputs=(Field(name="output", datatype="FP32", shape=(-1, 10)),),
+    )
+    row = example_row({"pixels": np.zeros((1, 3, 64, 64), np.float32)}, signature)
+    assert row == {"pixels": "3 × 64 × 64 values"}

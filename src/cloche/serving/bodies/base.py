@@ -7,7 +7,8 @@ from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol
 
 from cloche.core.errors import InputError, MissingExtraError
-from cloche.core.signature import Columns, Signature
+from cloche.core.signature import Columns, Signature, row_numbers
+from cloche.serving.protocols.schema import MOST_SHOWN
 
 GROUP = "cloche.bodies"
 _JSON = "application/json"
@@ -103,7 +104,7 @@ class Bodies:
         """The media types of an OpenAPI request body, with an example where the format is text."""
         content: dict[str, Any] = {}
         for body in self._bodies:
-            example = body.example(rows)
+            example = body.example(rows) if row_numbers(rows) <= MOST_SHOWN else None
             described: dict[str, Any] = (
                 {} if example is None else {"schema": {"type": "string"}, "example": example}
             )

@@ -21,7 +21,7 @@ from cloche.engine.validate import Flag
 from cloche.serving.problems import headers_of, sentence_of, status_of
 from cloche.serving.protocols import tensors, words
 from cloche.serving.protocols.base import Answer, Live, check_media_type
-from cloche.serving.protocols.schema import as_json, json_responses, problem_responses
+from cloche.serving.protocols.schema import example_value, json_responses, problem_responses
 
 _JSON = (b"content-type", b"application/json")
 _HEADER_LENGTH = b"inference-header-content-length"
@@ -312,4 +312,4 @@ def _described(field: Field) -> dict[str, Any]:
 
 def _example(field: Field, examples: Columns) -> dict[str, Any]:
     array = examples[field.name][:1]
-    return {**_described(field), "shape": list(array.shape), "data": as_json(array.ravel())}
+    return {**_described(field), "shape": list(array.shape), "data": example_value(array.ravel())}

@@ -9,6 +9,9 @@ import numpy as np
 
 from cloche.core.signature import FLOATS, INTEGERS, Columns, Field, Signature
 
+#: An example of more values is told in words.
+MOST_SHOWN = 1_000
+
 
 def input_schema(field: Field) -> dict[str, Any]:
     """The schema of one value of an input; what the data showed stands in the description, it is no bound."""
@@ -155,8 +158,15 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 
 
 def example_row(examples: Columns, signature: Signature, row: int = 0) -> dict[str, Any]:
-    """A real row as our own dialect takes it."""
-    return {field.name: as_json(examples[field.name][row]) for field in signature.inputs}
+    """A real row as our own dialect takes it; words stand for an array that is too large to be read."""
+    return {field.name: example_value(examples[field.name][row]) for field in signature.inputs}
+
+
+def example_value(value: Any) -> Any:
+    """A numpy scalar or array as plain JSON values, or words where a page would hold an image's numbers."""
+    if isinstance(value, np.ndarray) and value.size > MOST_SHOWN:
+        return f"{' × '.join(map(str, value.shape))} values"
+    return as_json(value)
 
 
 def as_json(value: Any) -> Any:

@@ -21,7 +21,13 @@ from cloche.serving.problems import headers_of, sentence_of, status_of
 from cloche.serving.protocols import words
 from cloche.serving.protocols.base import Answer, Live, check_media_type, flag_headers
 from cloche.serving.protocols.forms import Form, Forms
-from cloche.serving.protocols.schema import as_json, example_row, input_schema, json_responses, problem_responses
+from cloche.serving.protocols.schema import (
+    example_row,
+    example_value,
+    input_schema,
+    json_responses,
+    problem_responses,
+)
 
 _JSON = (b"content-type", b"application/json")
 #: curl says the second where it is told nothing, as TF Serving's own examples do.
@@ -193,7 +199,9 @@ class TfServingDialect:
                         "schema": {"oneOf": [rows, by_column]},
                         "examples": {
                             "rows": {"value": {"instances": [example_row(examples, self._live.signature)]}},
-                            "columns": {"value": {"inputs": {f.name: as_json(examples[f.name]) for f in inputs}}},
+                            "columns": {
+                                "value": {"inputs": {f.name: example_value(examples[f.name]) for f in inputs}}
+                            },
                         },
                     }
                 },
