@@ -30,8 +30,8 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E114": ("The body is too large", "Send it in parts; the limit is in the message."),
     "CL-E115": (
         "The media type is not understood",
-        "Send what the message names; on /v2 application/json or application/octet-stream. Content-Encoding may be "
-        "gzip, deflate or zstd.",
+        "Send what the message names; on /v2 application/json or application/octet-stream. Content-Encoding may "
+        "be gzip, deflate or zstd.",
     ),
     "CL-E116": ("The path is ambiguous", "Send it without //, .., %2f or ;."),
     "CL-E117": ("A header or parameter is wrong", "The message names it and what it may hold."),
@@ -43,7 +43,6 @@ CODES: dict[str, tuple[str, str]] = {
         "A key is not in the look-up table",
         'Send one that is, or set missing = "null" in [online.X.features].',
     ),
-    "CL-E121": ("The answer's form is not known", "Accept one of the media types that the message names."),
     "CL-E200": ("You asked wrongly", "Read the message; `--help` shows what can be asked."),
     "CL-E201": ("A setting is wrong", "The message names the key and what it may hold."),
     "CL-E202": ("A setting is not known", "Remove it or mend its spelling."),
