@@ -206,7 +206,7 @@ class _Proof(msgspec.Struct, frozen=True):
 def _prove(converted: Converted, columns: Columns, options: PackOptions, load: Load, tell: Progress) -> _Proof:
     """Run all rows; raise ConversionError unless the answers are the original's and each row's own."""
     parity = None
-    what = "comparing with the original" if converted.reference else "running the rows"
+    what = "comparing answers" if converted.reference else "running the rows"
     total = count_rows(columns)
     runtime = load(converted.runtime, bulk=True)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +71,7 @@ def pack(
     licence
         The model's licence; goes into the manifest.
     """
-    with open_here(terminal, create=True) as project, ticking(terminal) as tell:
+    with _stoppable(terminal), open_here(terminal, create=True) as project, ticking(terminal) as tell:
         known = {version.digest for version in project.registry.list()}
         if tell is not None and data is not None:
             tell(f"reading {data.name}")
@@ -94,3 +96,12 @@ def pack(
         terminal.note(f"nothing new: {bundle.reference} was packed from this very model and these rows before")
     is_champion = CHAMPION in version.aliases
     terminal.note(f"next  cloche up {f'{version.model}@{CHAMPION}' if is_champion else version}")
+
+
+@contextmanager
+def _stoppable(terminal: Terminal) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        terminal.note("stopped; nothing was registered")
+        raise

@@ -90,7 +90,7 @@ def moment(seconds: float | None) -> str | None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, no_header: bool = False) -> list[str]:
     """Aligned columns, one row a line, no boxes: for people as well as for grep and awk."""
-    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    cells = [list(header), *([_on_one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
@@ -101,7 +101,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, no_header:
 def pairs(found: Mapping[str, object]) -> list[str]:
     """One `name  value` a line, values aligned."""
     width = max((len(name) for name in found), default=0)
-    return [f"{name.ljust(width)}  {value}".rstrip() for name, value in found.items()]
+    return [f"{name.ljust(width)}  {_on_one_line(value)}".rstrip() for name, value in found.items()]
+
+
+def _on_one_line(value: object) -> str:
+    """The value as text that does not steer a terminal: names and notes may be somebody else's."""
+    text = str(value)
+    return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _write(stream: IO[str], *lines: str) -> None:

@@ -15,7 +15,7 @@ from cloche.cli.terminal import Terminal
 _SHOWN_AFTER_S = 1.0
 _COUNTED_AFTER_S = 3.0
 _TICK_S = 0.2
-_WIDTH = 20
+_WIDTH = 12
 
 
 class Ticker:
@@ -25,30 +25,33 @@ class Ticker:
         self._stream = stream
         self._clock = clock
         self._began = clock()
-        #: What, since when, rows done, rows in all; replaced as one, since a thread of its own draws it.
-        self._step = ("", self._began, 0, 0)
+        #: What, since when, when it was last heard of, rows done, rows in all; replaced as one, since a thread
+        #: of its own draws it.
+        self._step = ("", self._began, self._began, 0, 0)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="ticker", daemon=True)
 
     def __call__(self, what: str, done: int = 0, total: int = 0, /) -> None:
         """Say what is done next, or how many rows of it are done."""
-        name, since, _, _ = self._step
-        self._step = (what, since if what == name else self._clock(), done, total)
+        name, since, *_ = self._step
+        now = self._clock()
+        self._step = (what, since if what == name else now, now, done, total)
 
     def line(self) -> str:
         """What the terminal shows now."""
         now = self._clock()
-        what, since, done, total = self._step
+        what, since, heard, done, total = self._step
         if now - self._began < _SHOWN_AFTER_S or not what:
             return ""
         if now - self._began < _COUNTED_AFTER_S:
             return f"{what} …"
         if not done or done >= total:
             return f"{what} … {now - since:.0f} s"
-        rate = done / max(now - since, 1e-9)
+        rate = done / max(heard - since, 1e-9)
+        left = max((total - done) / rate - (now - heard), 0)
         full = _WIDTH * done // total
         bar = f"{'━' * full}{'─' * (_WIDTH - full)}"
-        return f"{what}  {bar}  {done:,} of {total:,} rows  {rate:,.0f} rows/s  {(total - done) / rate:.0f} s left"
+        return f"{what}  {bar}  {done:,} of {total:,} rows  {rate:,.0f} rows/s  {left:.0f} s left"
 
     def _draw(self) -> None:
         shown = ""

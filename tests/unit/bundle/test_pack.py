@@ -226,7 +226,7 @@ def test_it_says_what_it_does(converted: Converted, tmp_path: Path) -> None:
     heard = Heard()
     pack(converted, tmp_path, progress=heard)
     steps = list(dict.fromkeys(what for what, _, _ in heard.said))
-    assert steps == ["comparing with the original", "measuring quality", "measuring speed", "sealing"]
+    assert steps == ["comparing answers", "measuring quality", "measuring speed", "sealing"]
 
 
 def test_it_says_how_many_rows_are_done(converted: Converted, tmp_path: Path) -> None:

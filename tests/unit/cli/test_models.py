@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from tests.unit.cli.conftest import Cloche
 
 from cloche.app.local import pack
@@ -120,6 +120,7 @@ def test_a_pack_that_is_stopped_leaves_nothing_behind(tmp_path: Path, ending: si
         process.send_signal(ending)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (128 + ending, b""), err
+    assert (b"stopped; nothing was registered" in err) == (ending == signal.SIGINT)
     assert list(staging("*")) == list(staging(".*")) == []
 
 
@@ -174,6 +175,15 @@ def test_showing_a_version_shows_its_signature(shop: Cloche) -> None:
     assert ["out", "label", "BYTES", "[-1]", "no,", "yes"] in rows
     manifest = shop("models", "show", "shop:1", "--json").json["manifest"]
     assert [field["name"] for field in manifest["signature"]["inputs"]] == ["age", "income"]
+
+
+def test_a_name_of_somebody_s_does_not_steer_the_terminal(shop: Cloche, tmp_path: Path) -> None:
+    rows = pd.DataFrame({"\x1b[31mred": [1.0, 2.0], "two\nlines": [2.0, 3.0]})
+    pack(LinearRegression().fit(rows, [1.0, 2.0]), rows, name="odd", directory=tmp_path)
+    out = shop("models", "show", "odd").out
+    assert "\ufffd[31mred" in out
+    assert "two\ufffdlines" in out
+    assert "\x1b" not in out
 
 
 def test_an_alias_moves_and_says_how_to_undo_it(shop: Cloche) -> None:

@@ -55,7 +55,9 @@ def test_rows_are_counted_with_their_rate_and_what_is_left(ticker: Ticker, clock
     ticker("running the rows", 0, 1000)
     clock.now = 5.0
     ticker("running the rows", 250, 1000)
-    assert ticker.line() == "running the rows  ━━━━━───────────────  250 of 1,000 rows  50 rows/s  15 s left"
+    assert ticker.line() == "running the rows  ━━━─────────  250 of 1,000 rows  50 rows/s  15 s left"
+    clock.now = 6.0
+    assert ticker.line() == "running the rows  ━━━─────────  250 of 1,000 rows  50 rows/s  14 s left"
 
 
 class Screen(io.StringIO):
