@@ -10,7 +10,7 @@ import msgspec
 from cloche.bundle.bundle import Bundle
 from cloche.core.signature import Columns, Signature, count_rows
 from cloche.core.units import format_duration, format_size
-from cloche.serving.protocols.schema import example_row
+from cloche.serving.protocols.schema import as_json
 
 #: The supervisor puts the port in: it may be one that the system chose.
 PORT = "{port}"
@@ -112,6 +112,7 @@ def _curl(facts: Facts, url: str, runtime: Path) -> str:
 def _example(facts: Facts) -> str:
     """An example in our own dialect; one without missing values where there is one."""
     count = min(_LOOKS, count_rows(facts.examples))
-    rows = [example_row(facts.examples, facts.signature, row) for row in range(count)]
+    names = [field.name for field in facts.signature.inputs]
+    rows = [{name: as_json(facts.examples[name][row]) for name in names} for row in range(count)]
     whole = (row for row in rows if None not in row.values())
     return msgspec.json.encode(next(whole, rows[0])).decode()
