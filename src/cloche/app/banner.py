@@ -61,15 +61,15 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
         return msgspec.json.encode(answer).decode() + "\n"
     what = facts.bundle.manifest
     size = format_size(sum(entry.size for entry in what.files))
-    where = "in the workers"
-    if what.runtime.kind == "python":
-        where = "in hosts of its own, without a sandbox: the code may do what you may"
+    is_code = what.runtime.kind == "python"
+    where = "in hosts of its own" if is_code else "in the workers"
     speed = "" if what.measured is None else f", {format_duration(what.measured.row_p50_s)} a row when packed"
     champion = "" if facts.champion is None else f"; champion is {facts.champion}"
     lines = {
         "model": f"{facts.model}  {_kind(facts.bundle)}, {_shape(facts.bundle)}"
         f"  ({size}, sha256 {facts.bundle.digest[:8]}…){champion}",
         "runtime": f"{what.runtime.kind}, {where}{speed}",
+        "sandbox": "none: the model's code may do whatever you may" if is_code else "",
         "workers": str(facts.workers),
         "predict": predict,
         "docs": docs,

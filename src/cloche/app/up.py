@@ -247,7 +247,8 @@ def check_memory(bundle: Bundle, processes: int, free: int | None) -> None:
         f"{bundle.reference or bundle.name} takes about {format_size(measured.memory_bytes)} of memory "
         f"in {where}, and {format_size(free)} is free",
         code="CL-E412",
-        hint="free some, raise the container's limit, or start fewer with --workers",
+        hint="free some, or raise the container's limit"
+        + ("" if bundle.manifest.runtime.kind == "python" else "; or start fewer with --workers"),
     )
 
 

@@ -257,6 +257,7 @@ def test_code_runs_only_where_it_is_allowed(short: Path, tmp_path: Path) -> None
     hosts, workers = Wish.parse(wish).groups
     assert hosts.size == 2
     assert [config["socket"] for config in hosts.config] == list(workers.config[0]["hosts"])
+    assert "sandbox    none: the model's code may do whatever you may\n" in wish["banner"]
     with open_project(tmp_path) as project, pytest.raises(RefusedError) as caught:
         wish_of(project, "longest")
     assert caught.value.code == "CL-E406"
