@@ -44,6 +44,7 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
     scheme = "https" if facts.encrypted else "http"
     base = f"{scheme}://{_reachable(facts.host)}:{PORT}"
     predict, docs = f"{base}/predict/{facts.deployment}", f"{base}/docs"
+    playground = f"{base}/playground/{facts.deployment}"
     curl = _curl(facts, predict, runtime)
     if as_json:
         answer = {
@@ -56,6 +57,7 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
             "sandbox": False if facts.bundle.manifest.runtime.kind == "python" else None,
             "predict": predict,
             "docs": docs,
+            "playground": playground,
             "try": curl,
         }
         return msgspec.json.encode(answer).decode() + "\n"
@@ -73,6 +75,7 @@ def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
         "workers": str(facts.workers),
         "predict": predict,
         "docs": docs,
+        "playground": playground,
         "keys": "each caller needs one: cloche keys create NAME" if facts.keys_required else "",
         "stop": f"Ctrl-C; models, versions and keys stay in {facts.data}",
     }

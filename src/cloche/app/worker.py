@@ -56,6 +56,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     bundle: str
     deadline_s: float
+    load_timeout_s: float = 300.0
     on_invalid: OnInvalid
     keys_required: bool
     loopback: bool
@@ -91,7 +92,7 @@ def load(config: WorkerConfig) -> Loaded:
     """Open, verify, load, check the golden examples, warm up. Raises ClocheError."""
     bundle = Bundle.open(Path(config.bundle), config.trusted, digest=config.digest)
     place = RuntimePlace(
-        digest=config.digest, hosts=config.hosts, timeout_s=config.deadline_s, device=config.device
+        digest=config.digest, hosts=config.hosts, timeout_s=config.load_timeout_s, device=config.device
     )
     runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle.read, place)
     golden.check(bundle, runtime)
@@ -138,7 +139,7 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
     policy = Policy(keys_required=config.keys_required, loopback=config.loopback, limits=config.limits)
     guard = Guard(policy, keys, RateLimiter(member.board, slot))
     deployment = Deployment(live, engine, batcher, counters, deadline_s=config.deadline_s)
-    pages = Pages(live, dialects, member.board, state)
+    pages = Pages(live, dialects, member.board, state, engine.prepare)
     return App(Predictions(deployment, dialects, guard), pages, state, max_body=config.max_body)
 
 

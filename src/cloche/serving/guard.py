@@ -16,7 +16,13 @@ from cloche.serving.limits import RateLimiter
 #: What anybody may ask, wherever the server listens.
 PUBLIC = frozenset({b"/livez", b"/readyz", b"/v2/health/live", b"/v2/health/ready", b"/ping", b"/health"})
 #: What needs a key beyond loopback only, by the first part of its path, and the scope.
-OPERATIONS = {b"": "predict", b"metrics": "metrics", b"docs": "predict", b"openapi.json": "predict"}
+OPERATIONS = {
+    b"": "predict",
+    b"metrics": "metrics",
+    b"docs": "predict",
+    b"playground": "predict",
+    b"openapi.json": "predict",
+}
 #: How callers without a key are counted.
 ANYBODY = "anybody"
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")

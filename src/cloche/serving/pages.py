@@ -14,9 +14,12 @@ from starlette.routing import BaseRoute, Route, Router
 
 from cloche.core.board import Board
 from cloche.core.errors import NotFoundError
+from cloche.core.signature import Columns
+from cloche.engine.engine import Prepared
 from cloche.monitoring import exposition
 from cloche.serving.docs import docs_page
 from cloche.serving.openapi import openapi_document
+from cloche.serving.playground import Playground
 from cloche.serving.problems import NotAllowedError
 from cloche.serving.protocols.base import Dialect, Live
 from cloche.serving.state import WorkerState
@@ -25,7 +28,12 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_STATIC = {"docs.css": "text/css", "docs.js": "text/javascript"}
+_STATIC = {
+    "docs.css": "text/css",
+    "docs.js": "text/javascript",
+    "playground.css": "text/css",
+    "playground.js": "text/javascript",
+}
 #: Everything that a page may load comes from this server.
 _SECURE = {
     "content-security-policy": (
@@ -48,7 +56,14 @@ def _is_browser(scope: Scope) -> bool:
 class Pages:
     """Pages answers everything that takes no rows; raises NotFoundError for what it does not know."""
 
-    def __init__(self, live: Live, dialects: Sequence[Dialect], board: Board, state: WorkerState) -> None:
+    def __init__(
+        self,
+        live: Live,
+        dialects: Sequence[Dialect],
+        board: Board,
+        state: WorkerState,
+        prepare: Callable[[Columns], Prepared],
+    ) -> None:
         self._live = live
         self._board = board
         self._state = state
@@ -65,6 +80,9 @@ class Pages:
             Route("/docs", self._page, methods=["GET"]),
             *(Route(f"/docs/{name}", self._static, methods=["GET"]) for name in _STATIC),
         ]
+        own = next((dialect for dialect in dialects if dialect.name == "cloche"), None)
+        if own is not None:
+            routes.extend(Playground(live, own, prepare, _SECURE).routes)
         for dialect in dialects:
             routes.extend(dialect.routes())
         self.routes = routes

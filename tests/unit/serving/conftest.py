@@ -158,7 +158,7 @@ class Door:
         self.guard = Guard(
             policy or Policy(keys_required=False, loopback=True), lambda: self.keys, RateLimiter(board, self.slot)
         )
-        self.pages = Pages(self.live, self.dialects, board, self.state)
+        self.pages = Pages(self.live, self.dialects, board, self.state, self.engine.prepare)
         deployment = Deployment(self.live, self.engine, self.batcher, self.counters, deadline_s=deadline_s)
         predictions = Predictions(deployment, self.dialects, self.guard)
         self.app = App(predictions, self.pages, self.state, max_body=max_body)
