@@ -1,4 +1,4 @@
-"""What a person sees of the pages, in a real Chromium: used by hand, looked at by axe, in light, dark and on a phone.
+"""What a person sees of the pages in a real Chromium: used by hand, seen by axe, in light, dark and on a phone.
 
     python browser.py URL NAME FOLDER
 
