@@ -53,3 +53,25 @@ def test_who_has_time_may_wait_longer_than_the_deployment_does(texts: Path) -> N
         assert serving.ask("/predict/mood", slow).json()["code"] == "CL-E602"
         answer = serving.ask("/predict/mood", slow, headers={"Cloche-Deadline": "8s"})
         assert answer.status == 200, answer.body
+
+
+def test_golden_examples_have_longer_than_a_caller(tmp_path: Path) -> None:
+    """64 of them together take longer than the deadline of one request."""
+    (tmp_path / "steady.py").write_text(
+        """
+import time
+
+class Steady:
+    def load(self):
+        pass
+
+    def predict(self, x: list[float]) -> list[float]:
+        time.sleep(0.005 * len(x))
+        return [2 * one for one in x]
+"""
+    )
+    command(tmp_path, "pack", "steady.py:Steady", "--name", "steady")
+    deadline = {"CLOCHE_ONLINE__STEADY__DEADLINE": "100ms"}
+    (tmp_path / "cloche.toml").write_text('version = 1\n[online.steady]\nmodel = "steady:1"\n')
+    with up(tmp_path, "--allow-code", "--workers", "1", env=deadline) as serving:
+        assert serving.ask("/predict/steady", {"x": 1.5}).json()["prediction"] == {"value": 3.0}

@@ -112,6 +112,7 @@ def make_wish(
         "digest": bundle.digest,
         "bundle": str(bundle.path),
         "deadline_s": online.deadline_s,
+        "load_timeout_s": serve.load_timeout_s,
         "cache": None if online.cache is None else {"bytes": online.cache.size, "ttl_s": online.cache.ttl_s},
         "on_invalid": online.on_invalid,
         "device": online.device,
