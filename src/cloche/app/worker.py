@@ -56,6 +56,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     bundle: str
     deadline_s: float
+    #: For calls that no caller waits for: golden examples and warm-up.
     load_timeout_s: float = 300.0
     on_invalid: OnInvalid
     keys_required: bool
