@@ -23,6 +23,8 @@ _LETTERS = {
         ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"), "bBhHiIqQefd", strict=True
     )
 }
+#: Up to so many numbers numpy is as fast; but it does not say which float is too large for FP32.
+_FEW = 64
 
 
 class RaggedError(ValueError):
@@ -47,7 +49,7 @@ def from_flat(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
         column[:] = values
         return column
     letter = _LETTERS.get(dtype)
-    if letter is not None:
+    if letter is not None and (len(values) > _FEW or letter in "ef"):
         try:
             return np.frombuffer(struct.pack(f"={len(values)}{letter}", *values), dtype)
         except struct.error:

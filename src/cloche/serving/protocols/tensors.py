@@ -6,7 +6,6 @@ Sources: KServe's required_api.md (v2) and Triton's extension_binary_data.md.
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -17,13 +16,13 @@ import numpy as np
 
 from cloche.core.errors import InputError
 from cloche.core.signature import FLOATS, INTEGERS, NUMPY_TYPES, Array, Field
-from cloche.serving.protocols.arrays import RaggedError, from_nested
+from cloche.serving.protocols.arrays import RaggedError, from_flat, from_nested
 from cloche.serving.protocols.base import MOST_ELEMENTS
 
 _SCALARS: Mapping[str, Any] = {
     **dict.fromkeys(FLOATS, float), **dict.fromkeys(INTEGERS, int), "BOOL": bool, "BYTES": str,
 }  # fmt: skip
-_IS_NESTED = re.compile(rb"\s*\[\s*\[")
+_FLAT = {datatype: msgspec.json.Decoder(list[kind]).decode for datatype, kind in _SCALARS.items()}
 _anything = msgspec.json.Decoder().decode
 _KINDS: dict[type, str] = {
     bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object",
@@ -90,31 +89,49 @@ def to_field(array: Array, field: Field, datatype: str, shape: Sequence[int]) ->
 def from_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw, *, nulls: bool) -> Array:
     """A flat array of JSON `data`, nested or flat, row-major; `nulls`: null stands for a missing value."""
     count = check_shape(name, datatype, shape)
-    axes = len(shape) if _IS_NESTED.match(data) else 1
     try:
-        values = _decoder(datatype, axes)(data)
+        values = _FLAT[datatype](data)
     except (msgspec.DecodeError, RecursionError, ValueError):
+        nested = _nested(name, datatype, shape, data)
+        if nested is not None:
+            return nested
         values = _flatten(name, _parsed(name, data), len(shape))
         _check_types(name, datatype, values, nulls)
-        axes = 1
+    if len(values) != count:
+        raise wrong(name, f"{len(values)} values for shape {_shown(shape)}", f"{count} values")
     try:
-        array = from_nested(values, axes - 1, NUMPY_TYPES[datatype], most=MOST_ELEMENTS)
+        return from_flat(values, NUMPY_TYPES[datatype])
+    except (OverflowError, ValueError, TypeError):
+        raise _unfit(name, datatype) from None
+
+
+def _nested(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw) -> Array | None:
+    """The flat array of lists nested as the shape says; None where it is not so plain."""
+    if len(shape) < 2:
+        return None
+    dtype = NUMPY_TYPES[datatype]
+    try:
+        array = from_nested(_decoder(datatype, len(shape))(data), len(shape) - 1, dtype, most=MOST_ELEMENTS)
+    except msgspec.DecodeError:
+        return None
     except RaggedError:
         raise wrong(name, "the lists of `data` differ in length", f"shape {_shown(shape)}", "CL-E110") from None
     except (OverflowError, ValueError, TypeError):
-        raise wrong(name, f"a value does not fit {datatype}", code="CL-E105") from None
-    if array.size != count:
-        raise wrong(name, f"{array.size} values for shape {_shown(shape)}", f"{count} values")
-    if axes > 1 and array.shape != tuple(shape):
+        raise _unfit(name, datatype) from None
+    if array.shape != tuple(shape):
         raise wrong(name, f"`data` is nested as {list(array.shape)}", f"shape {_shown(shape)}", "CL-E110")
     return array.ravel()
+
+
+def _unfit(name: str, datatype: str) -> InputError:
+    return wrong(name, f"a value does not fit {datatype}", code="CL-E105")
 
 
 @lru_cache(maxsize=256)
 def _decoder(datatype: str, axes: int) -> Callable[[msgspec.Raw], list[Any]]:
     """A decoder of lists nested `axes` deep."""
     kind: Any = _SCALARS[datatype]
-    for _ in range(max(axes, 1)):
+    for _ in range(axes):
         kind = list[kind]
     decode: Callable[[msgspec.Raw], list[Any]] = msgspec.json.Decoder(kind).decode
     return decode
