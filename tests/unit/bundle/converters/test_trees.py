@@ -20,13 +20,13 @@ from sklearn.ensemble import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from tests.unit.bundle.converters.near import ODD, ROWS, ask, near_splits
 
 from cloche.bundle.converters._forest import switch_points
 from cloche.bundle.converters.base import ConvertOptions
 from cloche.bundle.converters.sklearn import SklearnConverter
-from cloche.runtimes.base import RuntimePlace, load_runtime
 
-COLUMNS, ROWS = 5, 10_000
+COLUMNS = 5
 
 CLASSIFIERS = {
     "one tree": lambda: DecisionTreeClassifier(max_depth=8, random_state=0),
@@ -67,32 +67,14 @@ def splits(model: Any) -> list[tuple[int, float]]:
     ]
 
 
-def near_splits(model: Any, dtype: type) -> Any:
-    """Rows with values at split points, at their float32 neighbours, halfway between those, and an ulp off."""
-    random = np.random.default_rng(1)
-    found = splits(model)
-    rows = numbers(dtype, ROWS).astype(np.float64)
-    for row in rows:
-        for _ in range(2):
-            column, threshold = found[random.integers(len(found))]
-            single = np.float32(threshold)
-            ring = [np.nextafter(single, np.float32(-np.inf)), single, np.nextafter(single, np.float32(np.inf))]
-            near = [
-                threshold,
-                *map(float, ring),
-                (float(ring[0]) + float(ring[1])) / 2,
-                (float(ring[1]) + float(ring[2])) / 2,
-            ]
-            value = near[random.integers(len(near))]
-            row[column] = np.nextafter(value, [-np.inf, value, np.inf][random.integers(3)])
-    return rows.astype(dtype)
+def rows_near(model: Any, dtype: type) -> Any:
+    """Histogram boosting takes any number, the other trees what float32 holds and no NaN."""
+    odd = ODD if hasattr(model, "_predictors") else ()
+    return near_splits(splits(model), numbers(dtype, ROWS), dtype, odd)
 
 
 def answers(model: Any, rows: Any, asked: Any) -> Any:
-    converted = SklearnConverter().convert(model, rows, ConvertOptions())
-    files = converted.files
-    runtime = load_runtime(converted.runtime, converted.signature, files.__getitem__, RuntimePlace(digest=""))
-    return runtime.run({"x": asked})
+    return ask(SklearnConverter().convert(model, rows, ConvertOptions()), {"x": asked})
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -101,7 +83,7 @@ def test_a_classifier_answers_exactly_at_its_split_points(kind: str, classes: in
     X = numbers(dtype)
     target = np.digitize(X[:, 0] * X[:, 1] + X[:, 2], np.linspace(-1, 1, classes + 1)[1:-1])
     model = CLASSIFIERS[kind]().fit(X, target)
-    asked = near_splits(model, dtype)
+    asked = rows_near(model, dtype)
     found = answers(model, X, asked)
     assert (found["label"] == model.predict(asked)).all()
     np.testing.assert_allclose(found["probabilities"], model.predict_proba(asked), rtol=1e-5, atol=5e-7)
@@ -112,7 +94,7 @@ def test_a_classifier_answers_exactly_at_its_split_points(kind: str, classes: in
 def test_a_regressor_answers_exactly_at_its_split_points(kind: str, dtype: type) -> None:
     X = numbers(dtype)
     model = REGRESSORS[kind]().fit(X, np.abs(X[:, 0] * 10 + X[:, 1] ** 2) + 1)
-    asked = near_splits(model, dtype)
+    asked = rows_near(model, dtype)
     found = answers(model, X, asked)["value"]
     assert found.shape == (ROWS,)
     np.testing.assert_allclose(found, model.predict(asked), rtol=1e-6)
@@ -123,7 +105,7 @@ def test_a_scaler_before_the_trees_keeps_them_exact(dtype: type) -> None:
     X = numbers(dtype) * np.array([1, 10, 0.1, 3, 7], dtype)
     model = make_pipeline(StandardScaler(), RandomForestClassifier(10, random_state=0)).fit(X, X[:, 0] > X[:, 3])
     scaler = model[0]
-    asked = (near_splits(model[1], dtype) * scaler.scale_ + scaler.mean_).astype(dtype)
+    asked = (rows_near(model[1], dtype) * scaler.scale_ + scaler.mean_).astype(dtype)
     assert (answers(model, X, asked)["label"] == model.predict(asked)).all()
 
 
