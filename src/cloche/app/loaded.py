@@ -9,7 +9,7 @@ from cloche.bundle.bundle import Bundle
 from cloche.bundle.rows import to_columns
 from cloche.core.errors import ConfigError, RefusedError
 from cloche.core.signature import Array, Columns, Signature, count_rows
-from cloche.engine.engine import Engine
+from cloche.engine.engine import Engine, Result
 from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
 from cloche.runtimes.requirements import check_requirements
 
@@ -50,11 +50,15 @@ class Loaded:
 
     def run(self, rows: object) -> Columns:
         """All outputs by name, the first axis is rows. Raises InputError, which names row and field."""
+        return self.result(rows).outputs
+
+    def result(self, rows: object) -> Result:
+        """`run`, and the flags of values that were answered although they were odd."""
         columns = to_columns(rows, self.signature)
         engine = self._engine
         if count_rows(columns) >= BULK_FROM:
             engine = self._bulk = self._bulk or self._engine_of(self._load(bulk=True))
-        return engine.predict(columns).outputs
+        return engine.predict(columns)
 
     def predict(self, X: object) -> Array:
         """The label of each row of a classifier, the value of a regressor, else the only output."""

@@ -14,6 +14,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Turn a model into a bundle and register it.",
         "cloche pack model.onnx --name fraud --data holdout.parquet --label is_fraud",
     ),
+    "predict": (
+        "cloche.cli.predict:predict",
+        "Say what a model answers to one row, or to the rows of a file.",
+        "cloche predict fraud@champion rows.csv -o out.csv",
+    ),
     "models ls": ("cloche.cli.models:ls", "List models and their versions.", "cloche models ls"),
     "models show": (
         "cloche.cli.models:show",

@@ -12,27 +12,13 @@ import numpy as np
 
 from cloche.client.rows import CHUNK_BYTES, CHUNK_ROWS
 from cloche.core.errors import ConfigError
-from cloche.core.signature import FLOATS, INTEGERS, NUMPY_TYPES, Array, Columns
+from cloche.core.signature import FLOATS, INTEGERS, NUMPY_TYPES, Array, Columns, Field
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NAMES = {dtype: name for name, dtype in NUMPY_TYPES.items()}
 
 
-class Tensor(msgspec.Struct, frozen=True):
-    """A Tensor is one input of a model, as the server describes it."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class Metadata(msgspec.Struct, frozen=True):
-    """Metadata is what the server says of a model."""
-
-    inputs: tuple[Tensor, ...]
-
-
-def spread(array: Array, inputs: Sequence[Tensor]) -> Columns:
+def spread(array: Array, inputs: Sequence[Field]) -> Columns:
     """The array as a column an input: the one input of more axes, or (rows, k) as k inputs of one value each.
 
     Types become the model's where nothing is lost, or only a float's width; what else is wrong the server tells.

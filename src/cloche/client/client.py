@@ -17,7 +17,7 @@ from cloche.client.predict import Link, Question
 from cloche.client.rows import Row
 from cloche.client.talk import BrokeOffError, Call, Pause, Talk
 from cloche.core.errors import ConfigError
-from cloche.core.signature import Array
+from cloche.core.signature import Array, Signature
 from cloche.core.units import parse_duration
 
 T = TypeVar("T")
@@ -53,7 +53,8 @@ class Client(_Caller):
     """A Client sends rows to a server and gives predictions back; close it, or use it in a `with`.
 
     `timeout` is how long it waits for the answer to one request before it gives up. It is sent along as the
-    deadline when `predict` is given none, so that the server does not work on what nobody waits for.
+    deadline when `predict` is given none, so that the server does not work on what nobody waits for. Durations
+    are `"80ms"`, a number of seconds or a timedelta.
     """
 
     def __init__(self, url: str, *, key: str | None = None, timeout: Duration = "10s") -> None:
@@ -111,6 +112,10 @@ class Client(_Caller):
         NotFoundError when nothing is deployed under the name; ModelError when the model failed.
         """
         return self._run(self._question(name, version, deadline).predict(rows))
+
+    def signature(self, name: str, *, version: int | None = None) -> Signature:
+        """The names, types and shapes of what the deployment takes and gives; ranges and classes stay there."""
+        return self._run(self._question(name, version, None).signature())
 
     def ready(self) -> bool:
         """Whether the server would take a request now: models loaded, not draining."""
@@ -192,6 +197,10 @@ class AsyncClient(_Caller):
     ) -> Any:
         """`Client.predict`, awaited: the chunks of many rows go one after the other."""
         return await self._run(self._question(name, version, deadline).predict(rows))
+
+    async def signature(self, name: str, *, version: int | None = None) -> Signature:
+        """`Client.signature`, awaited."""
+        return await self._run(self._question(name, version, None).signature())
 
     async def ready(self) -> bool:
         """Whether the server would take a request now: models loaded, not draining."""

@@ -13,7 +13,7 @@ import narwhals as nw
 import numpy as np
 
 from cloche.client.answers import Prediction, error_of, many_predictions, one_prediction
-from cloche.client.arrays import HEADER_LENGTH, Metadata, from_answers, spread, to_requests
+from cloche.client.arrays import HEADER_LENGTH, from_answers, spread, to_requests
 from cloche.client.frames import (
     ARROW,
     ARROW_FROM,
@@ -27,7 +27,7 @@ from cloche.client.frames import (
 from cloche.client.rows import Row, encode_chunks, encode_row
 from cloche.client.talk import Call, Talk, ask
 from cloche.core.errors import ConfigError
-from cloche.core.signature import Array
+from cloche.core.signature import Array, Signature
 
 _JSON = {"Content-Type": "application/json"}
 #: What a server answers that does not take Arrow, or has no pyarrow to read it with.
@@ -40,7 +40,7 @@ class Link:
     def __init__(self, origin: str) -> None:
         self.origin = origin
         self.takes_arrow = True
-        self.metadata: dict[str, Metadata] = {}
+        self.signatures: dict[str, Signature] = {}
 
 
 class Question:
@@ -66,6 +66,12 @@ class Question:
         if frame is not None:
             return (yield from self._frame(frame))
         return (yield from self._many(_mappings(rows)))
+
+    def signature(self) -> Talk[Signature]:
+        """The talk about what the model takes and gives."""
+        call = Call(method="GET", path=self._model_path, timeout_s=self._timeout_s)
+        response = yield from self._checked(call)
+        return msgspec.json.decode(response.content, type=Signature)
 
     def _many(self, rows: Iterable[Row]) -> Talk[list[Prediction]]:
         predictions: list[Prediction] = []
@@ -103,15 +109,12 @@ class Question:
         return bodies
 
     def _array(self, array: Array) -> Talk[Array]:
-        metadata = self._link.metadata.get(self._model_path)
-        if metadata is None:
-            call = Call(method="GET", path=self._model_path, timeout_s=self._timeout_s)
-            response = yield from self._checked(call)
-            metadata = msgspec.json.decode(response.content, type=Metadata)
-            self._link.metadata[self._model_path] = metadata
+        signature = self._link.signatures.get(self._model_path)
+        if signature is None:
+            signature = self._link.signatures[self._model_path] = yield from self.signature()
         answers = []
         start = 0
-        for rows, length, body in to_requests(spread(array, metadata.inputs)):
+        for rows, length, body in to_requests(spread(array, signature.inputs)):
             headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(length)}
             response = yield from self._checked(self._call(f"{self._model_path}/infer", body, headers), start)
             answers.append((response.content, response.headers))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from cloche.core.errors import ConfigError
+from cloche.core.errors import ConfigError, InputError
 
 #: Rows and bytes that one request holds at most; one row that is larger goes alone.
 CHUNK_ROWS = 10_000
@@ -17,12 +19,32 @@ CHUNK_BYTES = 4_000_000
 Row = Mapping[str, Any]
 
 
-def encode_row(row: Row) -> bytes:
-    """One row as a JSON object. Raises ConfigError for a value that can't be sent, by its column."""
+def encode_row(row: Row, number: int | None = None) -> bytes:
+    """One row as a JSON object.
+
+    Raises ConfigError for a value that can't be sent, by its column, and InputError for an infinite number, for
+    which JSON has no word.
+    """
     for name, value in row.items():
         if isinstance(value, (date, time, timedelta)):
             raise unsendable(name, type(value).__name__)
+        if _is_infinite(value):
+            raise _infinite(name, number)
     return _encode(row)
+
+
+def _is_infinite(value: Any) -> bool:
+    if isinstance(value, (float, np.floating)):
+        return math.isinf(value)
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind == "f" and bool(np.isinf(value).any())
+    return isinstance(value, (list, tuple)) and any(map(_is_infinite, value))
+
+
+def _infinite(name: str, row: int | None) -> InputError:
+    message = f"`{name}` is infinite" + ("" if row is None else f" in row {row}")
+    detail = {"code": "CL-E107", "message": message, "field": name, "row": row}
+    return InputError(message, code="CL-E107", hint="send a finite number", details=[detail])
 
 
 def encode_chunks(rows: Iterable[Row]) -> Iterator[tuple[int, bytes]]:
@@ -30,8 +52,8 @@ def encode_chunks(rows: Iterable[Row]) -> Iterator[tuple[int, bytes]]:
     parts: list[bytes] = []
     size = 0
     sent = False
-    for row in rows:
-        part = encode_row(row)
+    for number, row in enumerate(rows):
+        part = encode_row(row, number)
         if parts and (len(parts) == CHUNK_ROWS or size + len(part) > CHUNK_BYTES):
             yield len(parts), _wrapped(parts)
             sent, parts, size = True, [], 0

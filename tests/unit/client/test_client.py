@@ -263,7 +263,7 @@ def test_an_answer_that_breaks_off_is_not_asked_for_again(serve: Serve) -> None:
 
 
 def test_an_error_of_the_open_inference_protocol_is_raised_by_its_header(serve: Serve) -> None:
-    metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}
+    metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], "outputs": []}
     problem = (422, {"Cloche-Error": "CL-E107"}, {"error": "`x` is infinite in row 0"})
     server = serve((200, {}, metadata), problem)
     with (

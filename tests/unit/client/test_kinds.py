@@ -130,7 +130,8 @@ def test_an_array_goes_as_binary_tensors_of_the_models_types(serve: Serve) -> No
     header = json.dumps(head).encode()
     body = header + b"\x03\x00\x00\x00yes" + b"\x02\x00\x00\x00no"
     server = serve(
-        (200, {}, {"inputs": inputs}), (200, {"Inference-Header-Content-Length": str(len(header))}, body)
+        (200, {}, {"inputs": inputs, "outputs": []}),
+        (200, {"Inference-Header-Content-Length": str(len(header))}, body),
     )
     with cloche.Client(server.url) as client:
         labels = client.predict("fraud", np.array([[1.5, 2.0], [2.5, 3.0]]), version=4)
@@ -149,7 +150,7 @@ def test_an_array_goes_as_binary_tensors_of_the_models_types(serve: Serve) -> No
 
 def test_an_array_of_another_width_is_refused_before_it_is_sent(serve: Serve) -> None:
     inputs = [{"name": "a", "datatype": "FP32", "shape": [-1]}, {"name": "n", "datatype": "INT64", "shape": [-1]}]
-    server = serve((200, {}, {"inputs": inputs}))
+    server = serve((200, {}, {"inputs": inputs, "outputs": []}))
     with cloche.Client(server.url) as client, pytest.raises(cloche.ConfigError, match=r"\[2, 3\] does not fit"):
         client.predict("fraud", np.zeros((2, 3)))
     assert len(server.seen) == 1
