@@ -13,8 +13,19 @@ from cloche.bundle.converters.base import Converted, ConvertOptions, find_conver
 from cloche.bundle.pickles import convert_pickle
 from cloche.core.errors import ConfigError, ConversionError
 from cloche.core.extras import load_extra
+from cloche.core.words import listed
 
 MLMODEL = "MLmodel"
+
+#: What skops does not trust by itself, and is nothing but data.
+_HARMLESS = frozenset(
+    {
+        "collections.OrderedDict",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMClassifier",
+        "lightgbm.sklearn.LGBMRegressor",
+    }
+)
 
 Flavour = dict[str, Any]
 Unwrap = Callable[[Path, Flavour, object | None, ConvertOptions], Converted]
@@ -101,15 +112,22 @@ def _unknown(folder: Path, flavours: dict[str, Any]) -> ConversionError:
 
 
 def _sklearn(folder: Path, flavour: Flavour, rows: object | None, options: ConvertOptions) -> Converted:
-    kind = flavour.get("serialization_format", "pickle")
-    if kind not in ("pickle", "cloudpickle"):
+    return _object(_inside(folder, flavour.get("pickled_model")), rows, options)
+
+
+def _object(path: Path, rows: object | None, options: ConvertOptions) -> Converted:
+    """A model that was written as an object: by skops, which is read type by type, or as a pickle."""
+    if path.suffix != ".skops":
+        return convert_pickle(path, rows, options, trusted=options.trust_pickle)
+    skops = load_extra("skops.io", "packing a model that MLflow saved by skops", "mlflow")
+    if strange := set(skops.get_untrusted_types(file=path)) - _HARMLESS:
         raise ConversionError(
-            f"the model was saved by {kind}, which is not read here",
+            f"{path.name} holds {listed(sorted(strange))}, which may run code when it is read",
             code="CL-E802",
-            hint="load it yourself (mlflow.sklearn.load_model) and call cloche.pack(model)",
+            hint="load it yourself where you trust it (mlflow's load_model) and call cloche.pack(model)",
         )
-    path = _inside(folder, flavour.get("pickled_model"))
-    return convert_pickle(path, rows, options, trusted=options.trust_pickle)
+    model = skops.load(path, trusted=sorted(_HARMLESS))
+    return find_converter(model).convert(model, rows, options)
 
 
 def _file(folder: Path, flavour: Flavour, rows: object | None, options: ConvertOptions) -> Converted:
@@ -127,8 +145,8 @@ def _xgboost(folder: Path, flavour: Flavour, rows: object | None, options: Conve
 
 def _lightgbm(folder: Path, flavour: Flavour, rows: object | None, options: ConvertOptions) -> Converted:
     path = _inside(folder, flavour.get("data"))
-    if path.suffix == ".pkl":
-        return convert_pickle(path, rows, options, trusted=options.trust_pickle)
+    if path.suffix in (".pkl", ".skops"):
+        return _object(path, rows, options)
     library = load_extra("lightgbm", "packing a LightGBM model", "lightgbm")
     model = library.Booster(model_file=str(path))
     return find_converter(model).convert(model, rows, options)
