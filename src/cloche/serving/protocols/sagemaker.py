@@ -41,7 +41,7 @@ _ERRORS = {
 class _Split(msgspec.Struct):
     columns: list[str | int]
     data: list[list[Any]]
-    index: msgspec.Raw | None = None
+    index: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class SageMakerDialect:
