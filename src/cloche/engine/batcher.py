@@ -149,6 +149,9 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.cost = cost
+        #: Batches that began before (a reading of the clock) say nothing of the model's cost: something else held
+        #: the interpreter meanwhile.
+        self.quiet_from = 0.0
         self._recorder = recorder
         self._batch_s = batch_s
         self._hopeless_s = _BATCHES_IN_DEADLINE * batch_s
@@ -332,6 +335,8 @@ class Batcher:
         self._recorder.batch(rows, seconds)
         if failed and not (isinstance(outcomes[0], BusyError) and outcomes[0].code == "CL-E602"):
             return  # calls that failed or were run again say nothing of what a batch costs
+        if started < self.quiet_from:
+            return
         # one that was given up took this long at least: unless that is learnt, the next is as large again
         if batch[0].is_probe:
             self.cost.forget()

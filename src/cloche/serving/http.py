@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
@@ -42,6 +44,7 @@ class App:
         self._held = 0  # bytes of bodies that are being read or answered
         # one: more would only take turns with the loop more often
         self._side = ThreadPoolExecutor(1, thread_name_prefix="bodies")
+        self._aside_now = 0  # what runs or waits there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         dialect = self.predictions.routes.get(scope["raw_path"])
@@ -81,7 +84,15 @@ class App:
         """What `work` gives; where it is for a body of so many bytes, so that others need not wait for it."""
         if size <= _LARGE:
             return work(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._side, work, *arguments)
+        batcher = self.predictions.deployment.batcher
+        self._aside_now += 1
+        batcher.quiet_from = math.inf  # the thread and the model take turns: a batch seems slower than it is
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._side, work, *arguments)
+        finally:
+            self._aside_now -= 1
+            if self._aside_now == 0:
+                batcher.quiet_from = time.monotonic()
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         length = headers.get(b"content-length")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -418,6 +419,21 @@ def test_the_queue_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(BusyError):
             world.ask(4)
         assert await asyncio.gather(*map(value, asked)) == [[1], [2], [3]]
+
+    asyncio.run(scenario())
+
+
+def test_what_batches_take_while_something_else_holds_the_interpreter_is_not_learnt() -> None:
+    async def scenario() -> None:
+        world = World(Recording(lambda x: time.sleep(0.02)), QUICK)
+        world.batcher.quiet_from = math.inf
+        for _ in range(3):
+            assert await value(world.ask(1.0)) == [2.0]
+        assert world.cost.seconds(1) < 0.001
+        world.batcher.quiet_from = time.monotonic()
+        for _ in range(3):
+            assert await value(world.ask(1.0)) == [2.0]
+        assert world.cost.seconds(1) > 0.01
 
     asyncio.run(scenario())
 

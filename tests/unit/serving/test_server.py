@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import socket
 import struct
 import threading
@@ -480,9 +481,11 @@ def test_nobody_waits_while_a_large_body_is_decoded(run: Run, make_door: MakeDoo
                 await asyncio.sleep(0.001)
             assert (await small.ask("/predict/fraud", row)).status == 200
             assert not asked.done()
+            assert door.batcher.quiet_from == math.inf, "what batches take now says nothing of the model"
             go_on.set()
             answer = await asked
             assert (answer.status, len(answer.json()["predictions"])) == (200, 8_000)
+            assert door.batcher.quiet_from <= time.monotonic()
 
     run(scenario())
 
