@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from cloche.bundle.golden import Golden, decode_golden
+from cloche.bundle.html import bundle_html
 from cloche.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -120,6 +121,9 @@ class Bundle:
             f" {what.framework} as {what.runtime.kind}, {count} input{'s' * (count != 1)}, {size}\n"
             f" {'; '.join(_proof(what))}>"
         )
+
+    def _repr_html_(self) -> str:
+        return bundle_html(self)
 
 
 def _proof(what: Manifest) -> list[str]:
