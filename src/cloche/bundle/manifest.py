@@ -74,7 +74,7 @@ class Lineage(_Part, frozen=True):
     packages: dict[str, str]
     git_commit: str | None = None
     git_dirty: bool | None = None
-    #: Where the model comes from, as what saved it says: {"mlflow run id": "8a1c..."}.
+    #: Where the model comes from, as what saved it says: {"mlflow run": "8a1c..."}.
     origin: dict[str, str] = {}
 
 

@@ -72,8 +72,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _origin(said: dict[str, Any]) -> dict[str, str]:
     """What is kept of the MLmodel file: run, model, version, time, and the signature as it stands there."""
-    keys = ("run_id", "model_id", "model_uuid", "mlflow_version", "utc_time_created")
-    found = {f"mlflow {key.replace('_', ' ')}": str(said[key]) for key in keys if said.get(key)}
+    keys = {"run_id": "run", "model_id": "model", "mlflow_version": "version", "utc_time_created": "created"}
+    found = {f"mlflow {name}": str(said[key]) for key, name in keys.items() if said.get(key)}
     if said.get("signature"):
         found["mlflow signature"] = msgspec.json.encode(said["signature"]).decode()
     return found
