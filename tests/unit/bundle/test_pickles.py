@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +150,16 @@ def test_a_pickle_that_never_ends_is_ended_with_its_children(tmp_path: Path) -> 
         convert_pickle(pickled(tmp_path, Runs(code)), None, OPTIONS, trusted=True, timeout_s=2)
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "sleep 86399" not in running
+
+
+def test_a_stop_ends_it_with_its_children(tmp_path: Path) -> None:
+    begun = threading.Timer(1.5, signal.raise_signal, [signal.SIGINT])
+    code = "import subprocess, time; subprocess.Popen(['sleep', '86398']); time.sleep(86398)"
+    begun.start()
+    with pytest.raises(KeyboardInterrupt):
+        convert_pickle(pickled(tmp_path, Runs(code)), None, OPTIONS, trusted=True, timeout_s=60)
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "sleep 86398" not in running
 
 
 def test_a_framework_that_is_missing_is_named(tmp_path: Path) -> None:

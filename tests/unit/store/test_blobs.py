@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloche.core.errors import ConfigError, NotFoundError
+from cloche.core.errors import BusyError, ConfigError, NotFoundError
 from cloche.store.blobs import BundleFolder
 
 DIGEST = "0f" * 32
@@ -80,6 +82,16 @@ def test_a_copy_that_fails_leaves_nothing(bundles: BundleFolder, tmp_path: Path)
     with pytest.raises(OSError, match="No such file"):
         bundles.add(tmp_path / "nowhere", DIGEST)
     assert list(bundles.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_disk_that_can_not_be_written_is_said_and_nothing_stays(bundles: BundleFolder, number: int) -> None:
+    with pytest.raises(BusyError, match=f"can't be written: {os.strerror(number)}") as caught, bundles.stage():
+        raise OSError(number, os.strerror(number))
+    assert caught.value.code == "CL-E606"
+    assert list(bundles.root.iterdir()) == []
+    with pytest.raises(FileNotFoundError), bundles.stage():
+        raise FileNotFoundError
 
 
 def test_a_staging_folder_is_private_and_goes(bundles: BundleFolder) -> None:
