@@ -27,7 +27,7 @@ def near_splits(splits: Sequence[tuple[int, float]], rows: Any, dtype: type, odd
     thresholds = np.array([threshold for _, threshold in splits], np.float64)
     for _ in range(2):
         chosen = random.integers(len(splits), size=len(rows))
-        single = thresholds[chosen].astype(np.float32)
+        single = _narrow(thresholds[chosen], np.float32)
         below = np.nextafter(single, np.float32(-np.inf)).astype(np.float64)
         above = np.nextafter(single, np.float32(np.inf)).astype(np.float64)
         middle = single.astype(np.float64)
@@ -40,7 +40,12 @@ def near_splits(splits: Sequence[tuple[int, float]], rows: Any, dtype: type, odd
     if odd:
         third = each[random.random(len(rows)) < 0.33]
         rows[third, random.integers(rows.shape[1], size=len(third))] = random.choice(odd, len(third))
-    return rows.astype(dtype)
+    return _narrow(rows, dtype)
+
+
+def _narrow(values: Any, dtype: type) -> Any:
+    with np.errstate(over="ignore"):  # a threshold may be the largest float64
+        return values.astype(dtype)
 
 
 def ask(converted: Converted, columns: dict[str, Any]) -> Any:
