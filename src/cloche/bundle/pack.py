@@ -25,7 +25,7 @@ from cloche.bundle.parity import compare
 from cloche.bundle.profile import Holdout, encode_profile
 from cloche.bundle.profiling import make_profile, with_facts
 from cloche.bundle.quality import assess, check_labels
-from cloche.bundle.rows import draw_rows
+from cloche.bundle.rows import draw_rows, require_rows
 from cloche.bundle.sbom import make_sbom
 from cloche.bundle.sign import Signer
 from cloche.core.errors import ConfigError, ConversionError, ModelError
@@ -163,10 +163,10 @@ def _check(converted: Converted, name: str, y: Any) -> None:
     check_name(name, "name of a model")
     if converted.columns is None and y is not None:
         raise ConfigError("there are labels but no rows", code="CL-E204", hint="give the rows they belong to")
-    if converted.columns is not None and count_rows(converted.columns) == 0:
-        raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
-    if y is not None and converted.columns is not None:
-        check_labels(y, count_rows(converted.columns))
+    if converted.columns is not None:
+        require_rows(converted.columns)
+        if y is not None:
+            check_labels(y, count_rows(converted.columns))
 
 
 def _loader(converted: Converted, output: int) -> Load:

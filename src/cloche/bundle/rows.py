@@ -13,8 +13,8 @@ import narwhals as nw
 import numpy as np
 import numpy.typing as npt
 
-from cloche.core.errors import InputError
-from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature
+from cloche.core.errors import ConfigError, InputError
+from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature, count_rows
 from cloche.core.words import listed
 
 #: The name of the one input of a model that was given an array.
@@ -69,6 +69,12 @@ def _only_text(signature: Signature | None) -> str | None:
     inputs = () if signature is None else signature.inputs
     is_text = len(inputs) == 1 and inputs[0].datatype == "BYTES" and len(inputs[0].shape) == 1
     return inputs[0].name if is_text else None
+
+
+def require_rows(columns: Columns) -> None:
+    """Raises ConfigError CL-E204 where there is no row."""
+    if not count_rows(columns):
+        raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
 
 
 def is_frame(data: object) -> bool:

@@ -159,6 +159,18 @@ def test_what_a_clumsy_hand_gives_is_told_in_words(folder: Path, options: dict[s
     assert not list((folder / ".cloche").glob("bundles/*"))
 
 
+@pytest.mark.parametrize("kind", ["model", "class", "file"])
+def test_no_row_at_all_is_refused(toy: Path, sentiment: type, kind: str) -> None:
+    model, rows, _ = linear_frame()
+    given: tuple[object, object] = {
+        "model": (model, rows.head(0)),
+        "class": (sentiment, {"text": []}),
+        "file": (toy, X[:0]),
+    }[kind]
+    with pytest.raises(ConfigError, match="there are no rows"):
+        cloche.pack(*given, name="none")
+
+
 def test_one_file_and_one_requirement_need_no_list(folder: Path, sentiment: type) -> None:
     rows = {"text": ["good", "bad"]}
     bundle = cloche.pack(sentiment, rows, name="sentiment", code="sentiment.py", requirements="numpy")

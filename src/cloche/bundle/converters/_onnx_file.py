@@ -17,7 +17,7 @@ from onnx import AttributeProto, ModelProto, TensorProto
 from cloche.bundle.converters import _graph
 from cloche.bundle.converters.base import Converted
 from cloche.bundle.measure import rows_a_call
-from cloche.bundle.rows import draw_rows, to_columns
+from cloche.bundle.rows import draw_rows, require_rows, to_columns
 from cloche.core.errors import ConversionError, InputError, ModelError, NotFoundError
 from cloche.core.signature import Array, Columns, Field, Signature, take_rows
 from cloche.runtimes.base import RuntimeSpec
@@ -317,6 +317,7 @@ def _output_field(
 
 def _given(rows: object, signature: Signature) -> Columns:
     columns = to_columns(rows, signature)
+    require_rows(columns)
     missing = [field.name for field in signature.inputs if field.name not in columns]
     if len(missing) == len(signature.inputs) == 1 and list(columns) == ["x"]:
         columns = {missing[0]: columns["x"]}

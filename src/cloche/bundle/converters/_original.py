@@ -14,9 +14,9 @@ from sklearn.compose import ColumnTransformer
 
 from cloche.bundle.converters._prepare import parts
 from cloche.bundle.converters.base import PROOF_ROWS
-from cloche.bundle.rows import draw_rows, infer_fields, is_frame, to_columns
-from cloche.core.errors import ConfigError, ConversionError, InputError
-from cloche.core.signature import Array, Columns, Field, Signature, count_rows, take_rows
+from cloche.bundle.rows import draw_rows, infer_fields, is_frame, require_rows, to_columns
+from cloche.core.errors import ConversionError, InputError
+from cloche.core.signature import Array, Columns, Field, Signature, take_rows
 from cloche.core.words import listed
 from cloche.runtimes.onnx import first_line
 
@@ -75,8 +75,7 @@ def given_rows(model: Any, rows: object | None) -> Given:
         return Given(to_native(columns, names), columns, fields)
     rows, unused = _select(rows, names)
     columns = to_columns(rows)
-    if not count_rows(columns):
-        raise ConfigError("there are no rows", code="CL-E204", hint="give at least one row")
+    require_rows(columns)
     if names and _is_array(columns) and not is_frame(rows):
         raise InputError(
             "the model was fitted on a frame with named columns, and these rows are an array without names",

@@ -16,7 +16,7 @@ from cloche.bundle.converters._annotations import Column, read_column, read_outp
 from cloche.bundle.converters._source import find_source, read_files
 from cloche.bundle.converters.base import PROOF_ROWS, Converted, ConvertOptions
 from cloche.bundle.hush import hush
-from cloche.bundle.rows import datatype_of, draw_rows, is_frame, to_columns
+from cloche.bundle.rows import datatype_of, draw_rows, is_frame, require_rows, to_columns
 from cloche.core.errors import ClocheError, ConfigError, ConversionError, ModelError
 from cloche.core.signature import NUMPY_TYPES, Array, Columns, Field, Signature, count_rows, take_rows
 from cloche.runtimes.answers import VALUE, to_outputs
@@ -65,6 +65,8 @@ class PythonConverter:
         check_requirements(options.requirements)
         files = read_files(source, options.code)
         columns = None if rows is None else _take(rows, call, source.model.__name__)
+        if columns is not None:
+            require_rows(columns)
         inputs = _inputs(call, columns, source.model.__name__)
         if columns is not None:
             columns = {field.name: columns[field.name].astype(field.numpy_type) for field in inputs}
