@@ -1,14 +1,16 @@
-"""The field: each server of the benchmark, how it is asked in its fastest documented JSON form, and understood."""
+"""The field: each server of the benchmark, how it is asked in its fastest documented form, and understood."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 PEERS = Path(__file__).resolve().parent / "peers"
-Row = list[float]
+#: What one request asks about: a list of numbers, an image as an array, a text.
+Row = Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,11 +18,11 @@ class Server:
     """A Server is one line of the table."""
 
     name: str
-    family: str  #: "peer", "triton", "limit" or "cloche": what the ratios tell apart
+    family: str  #: "peer", "triton", "limit", "hand" or "cloche": what the ratios tell apart
     folder: str  #: under peers/
     package: str  #: the distribution whose version stands in the table
     path: str
-    body: Callable[[Row], Any]
+    body: Callable[[Row], Any]  #: JSON to be, or bytes and the headers that go with them
     label: Callable[[Any], Any]  #: of an answer; for the echo, the whole answer
     arguments: tuple[str, ...] = ()
     python: str | None = None  #: the interpreter it needs; None for the one that runs the benchmark
@@ -31,12 +33,17 @@ class Server:
     def lock(self) -> Path:
         return PEERS / self.folder / "requirements.txt"
 
+    def request(self, row: Row) -> tuple[bytes, dict[str, str]]:
+        """The bytes that ask about `row`, and their headers."""
+        body = self.body(row)
+        return body if isinstance(body, tuple) else (json.dumps(body).encode(), {})
+
 
 def _tensor(datatype: str) -> Callable[[Row], Any]:
     return lambda row: {"inputs": [{"name": "x", "shape": [1, len(row)], "datatype": datatype, "data": row}]}
 
 
-def _first_output(answer: Any) -> Any:
+def first_output(answer: Any) -> Any:
     return answer["outputs"][0]["data"][0]
 
 
@@ -63,7 +70,7 @@ _MLSERVER: dict[str, Any] = {
     "package": "mlserver",
     "path": "/v2/models/cancer/infer",
     "body": _tensor("FP64"),
-    "label": _first_output,
+    "label": first_output,
     "spare_port": True,
 }
 
@@ -101,7 +108,7 @@ FIELD = (
         package="nvidia-pytriton",
         path="/v2/models/cancer/infer",
         body=_tensor("FP64"),
-        label=_first_output,
+        label=first_output,
         python="/usr/bin/python3.11",
     ),
     Server(

@@ -38,8 +38,9 @@ def page(results: Results) -> str:
         " is the resident size of all processes; after it, their number and the largest.",
         _skipped(results),
         "## Targets",
-        _targets(results),
+        _verdicts(targets(results)),
         *_request_path(results),
+        *(part for case in results["cases"] for part in _case(case)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -66,6 +67,44 @@ def _table(results: Results) -> str:
     return "\n".join(lines)
 
 
+def _case(case: Results) -> list[str]:
+    """A case's own table and targets."""
+    closed = case["closed"]
+    heads = [f"c={c} req/s (p50; p99 ms)" for c in closed]
+    lines = [
+        f"| server | {' | '.join(heads)} | CPU µs/req | MiB (processes; largest) |",
+        f"|---|{'---|' * len(heads)}---|---|",
+    ]
+    for line in case["servers"]:
+        cells = [f"{line['name']} ({line['package']} {line['version']})"]
+        cells += [
+            f"{line[f'c{c}_rps']:,.0f} ({line[f'c{c}_p50_ms']:.2f}; {line[f'c{c}_p99_ms']:.1f})" for c in closed
+        ]
+        cells.append(f"{line['cpu_us']:,.0f}")
+        cells.append(f"{line['rss_mib']:.0f} ({line['processes']:g}; {line['largest_mib']:.0f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    verdicts = _verdicts(case_targets(case))
+    return [f"## {case['title']}", case["about"], "\n".join(lines), _skipped(case), verdicts]
+
+
+def case_targets(case: Results) -> list[tuple[str, str, bool | None]]:
+    """A case's targets, as `targets` gives those of the rows."""
+    lines = {line["name"]: line for line in case["servers"]}
+    peers = [line for line in case["servers"] if line["family"] == "peer"]
+    best = max(peers, key=lambda line: line["c16_rps"], default=None)
+    rows = []
+    for name, least in case["targets"]:
+        wanted = f"{name}: {least:g}× the best peer at 16 connections ({best['name'] if best else 'best peer'})"
+        rows.append(_ratio(wanted, lines.get(name), best, 16, least))
+    least = case["coalescing"]
+    if least is not None:
+        line = lines.get("Cloche")
+        wanted = f"joined requests are {least:g}× as many as one by one"
+        ratio = None if line is None else line["c16_rps"] / line["c1_rps"]
+        rows.append((wanted, "–" if ratio is None else f"{ratio:.1f}×", None if ratio is None else ratio >= least))
+    return rows
+
+
 def _milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
@@ -75,9 +114,9 @@ def _skipped(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _targets(results: Results) -> str:
+def _verdicts(rows: list[tuple[str, str, bool | None]]) -> str:
     lines = ["| target | measured | |", "|---|---|---|"]
-    for target, measured, met in targets(results):
+    for target, measured, met in rows:
         verdict = "not measured" if met is None else "met" if met else "**not met**"
         lines.append(f"| {target} | {measured} | {verdict} |")
     return "\n".join(lines)

@@ -4,8 +4,8 @@ Each server runs with all its processes on one core, the load generator on anoth
 whatever else the machine does falls on all of them; the table shows medians. It is written to
 docs/reference/benchmarks.md, with what is needed to run it again.
 
-    python benchmarks/run.py                 # everything, about 20 minutes
-    python benchmarks/run.py --quick         # one round of one second each, nothing written
+    python benchmarks/run.py                           # everything, about 40 minutes
+    python benchmarks/run.py --quick --case image      # one round of one second each, nothing written
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,10 @@ import environments
 import load
 import report
 import request_path
-from field import FIELD, PEERS, Row, Server
+from cases import CASES, Case
+from field import PEERS, Row, Server
 from servers import Running, ServerFailedError, free_port, started
 
-CLOSED = (1, 16, 64)
-OPEN = (200, 1000)
 HEADROOM = 1.25  # an open loop is only asked of a server that reaches this much more in a closed loop
 PAGE = environments.TOP / "docs" / "reference" / "benchmarks.md"
 
@@ -49,45 +49,29 @@ def _run_all(options: argparse.Namespace) -> int:
     work = options.work
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    servers = [s for s in FIELD if not options.only or any(word in s.name.lower() for word in options.only)]
-    skipped: dict[str, str] = {}
-    ready: dict[str, Prepared] = {}
-    for server in servers:
-        try:
-            ready[server.name] = prepare(server, work)
-        except environments.EnvironmentFailedError as error:
-            skipped[server.name] = str(error)
-            print(f"{server.name}: skipped: {error}", flush=True)
-    rows, labels = _rows()
-    os.sched_setaffinity(0, {options.client_core})
-    samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for number in range(options.rounds):
-        for server in servers:
-            if server.name in skipped:
-                continue
-            try:
-                sample = measure(server, ready[server.name], rows, labels, options)
-            except ServerFailedError as error:
-                skipped[server.name] = str(error)
-                print(f"{server.name}: failed: {error}", flush=True)
-                continue
-            samples[server.name].append(sample)
-            print(f"round {number + 1}, {server.name}: {json.dumps(sample)}", flush=True)
     results = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(options),
         "python": f"{platform.python_version()} ({platform.python_build()[1]}, {platform.python_compiler()})",
         "rounds": options.rounds,
         "seconds": options.seconds,
-        "servers": [
-            {"name": s.name, "family": s.family, "package": s.package, "version": ready[s.name].version}
-            | _medians(samples[s.name])
-            for s in servers
-            if samples[s.name] and s.name not in skipped
-        ],
-        "skipped": skipped,
-        "request_path": [] if options.only else _request_path(options),
+        "servers": [],
+        "skipped": {},
+        "cases": [],
+        "request_path": [],
     }
+    for case in CASES:
+        if options.case and case.name not in options.case:
+            continue
+        found = run_case(case, work / case.name, options)
+        if case is CASES[0]:
+            results |= found
+        else:
+            words = {"title": case.title, "about": case.about, "closed": case.closed}
+            wanted = {"targets": case.targets, "coalescing": case.coalescing}
+            results["cases"].append(words | wanted | found)
+    if not (options.only or options.case):
+        results["request_path"] = _request_path(options)
     (work / "results.json").write_text(json.dumps(results, indent=1))
     page = report.page(results)
     print(page)
@@ -95,7 +79,45 @@ def _run_all(options: argparse.Namespace) -> int:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(page)
         print(f"written to {PAGE.relative_to(environments.TOP)}")
-    return 1 if "Cloche" in skipped else 0
+    missing = [name for found in (results, *results["cases"]) for name in found["skipped"] if "Cloche" in name]
+    return 1 if missing else 0
+
+
+def run_case(case: Case, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Every server of the case, in interleaved rounds: its line of medians, or why it is missing."""
+    work.mkdir()
+    servers = [s for s in case.field if not options.only or any(word in s.name.lower() for word in options.only)]
+    skipped: dict[str, str] = {}
+    ready: dict[str, Prepared] = {}
+    for server in servers:
+        try:
+            ready[server.name] = prepare(server, case, work)
+        except environments.EnvironmentFailedError as error:
+            skipped[server.name] = str(error)
+            print(f"{server.name}: skipped: {error}", flush=True)
+    rows, labels = case.examples()
+    os.sched_setaffinity(0, {options.client_core})
+    samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for number in range(options.rounds):
+        for server in servers:
+            if server.name in skipped:
+                continue
+            try:
+                sample = measure(server, ready[server.name], case, rows, labels, options)
+            except ServerFailedError as error:
+                skipped[server.name] = str(error)
+                print(f"{server.name}: failed: {error}", flush=True)
+                continue
+            samples[server.name].append(sample)
+            print(f"{case.name}, round {number + 1}, {server.name}: {json.dumps(sample)}", flush=True)
+    os.sched_setaffinity(0, {options.server_core, options.client_core})
+    lines = [
+        {"name": s.name, "family": s.family, "package": s.package, "version": ready[s.name].version}
+        | _medians(samples[s.name])
+        for s in servers
+        if samples[s.name] and s.name not in skipped
+    ]
+    return {"servers": lines, "skipped": skipped}
 
 
 class Prepared:
@@ -105,7 +127,7 @@ class Prepared:
         self.python, self.folder, self.version = python, folder, version
 
 
-def prepare(server: Server, work: Path) -> Prepared:
+def prepare(server: Server, case: Case, work: Path) -> Prepared:
     """Build the server's environment and put its model where it will look; none of this is measured.
 
     Raises EnvironmentFailedError.
@@ -117,26 +139,35 @@ def prepare(server: Server, work: Path) -> Prepared:
     else:
         print(f"{server.name}: environment", flush=True)
         python = environments.build(server.lock, python=server.python or sys.executable)
-        _run(python, PEERS / "train.py", folder)
+        _write_model(case, python, folder)
     preparation = PEERS / server.folder / "prepare.py"
     if preparation.exists():
-        _run(python, preparation, folder)
+        _run([python, preparation, folder, case.name], folder)
     ask = f"from importlib.metadata import version; print(version({server.package!r}))"
     version = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
     return Prepared(python, folder, version)
 
 
-def _run(python: Path, script: Path, folder: Path) -> None:
-    done = subprocess.run(
-        [python, script, folder], env=_environ(folder), capture_output=True, text=True, check=False, cwd=folder
-    )
+def _write_model(case: Case, python: Path, folder: Path) -> None:
+    """The model where a peer looks for it: a pickle of its own environment's scikit-learn, or one ONNX file."""
+    own = case.name == "image"
+    _run([sys.executable if own else python, PEERS / "models.py", case.name, folder], folder)
+
+
+def _run(command: Sequence[str | Path], folder: Path) -> None:
+    done = subprocess.run(command, env=_environ(folder), capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         words = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise environments.EnvironmentFailedError(words[-1] if words else f"{script.name} failed")
+        raise environments.EnvironmentFailedError(words[-1] if words else f"{command[1]} failed")
 
 
 def measure(
-    server: Server, prepared: Prepared, rows: list[Row], labels: list[Any], options: argparse.Namespace
+    server: Server,
+    prepared: Prepared,
+    case: Case,
+    rows: list[Row],
+    labels: list[Any],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Start the server, check its answers, and put each load on it; raises ServerFailedError."""
     port = free_port()
@@ -154,15 +185,15 @@ def measure(
         environ=_environ(prepared.folder),
         row=rows[0],
     ) as running:
-        running.verify(rows, labels)
-        return {"start_s": round(running.start_s, 2), **_loads(running, rows[0], options)}
+        running.verify(rows, labels, case.same)
+        return {"start_s": round(running.start_s, 2), **_loads(running, case, rows[0], options)}
 
 
-def _loads(running: Running, row: Row, options: argparse.Namespace) -> dict[str, Any]:
-    to = load.target(running.url, json.dumps(running.server.body(row)).encode())
+def _loads(running: Running, case: Case, row: Row, options: argparse.Namespace) -> dict[str, Any]:
+    to = load.target(running.url, *running.server.request(row))
     sample: dict[str, Any] = {}
     best = 0.0
-    for connections in CLOSED:
+    for connections in case.closed:
         before = running.weigh().cpu_s
         warmup_s = options.seconds / 3
         result = load.run(to, connections=connections, duration_s=options.seconds, warmup_s=warmup_s)
@@ -183,7 +214,7 @@ def _loads(running: Running, row: Row, options: argparse.Namespace) -> dict[str,
         "largest_mib": round(weight.largest_mib, 1),
         "processes": weight.processes,
     }
-    for rate in OPEN:
+    for rate in case.open:
         if best >= rate * HEADROOM:
             result = load.run(to, connections=256, rate=rate, duration_s=options.seconds, warmup_s=0.5)
             if not result.errors:  # with errors it could not follow, which is no fault of the benchmark's
@@ -207,17 +238,6 @@ def _medians(samples: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: statistics.median(s[name] for s in samples if name in s) for name in sorted(names)}
 
 
-def _rows() -> tuple[list[Row], list[Any]]:
-    """Eight rows the model has not seen, four of each class, and the labels that the model gives them."""
-    sys.path.insert(0, str(PEERS))
-    from train import train
-
-    model, X, _ = train()
-    answers = model.predict(X)
-    picked = [i for label in (0, 1) for i in [j for j in range(len(X)) if answers[j] == label][:4]]
-    return [X[i].tolist() for i in picked], [int(answers[i]) for i in picked]
-
-
 def _environ(folder: Path) -> dict[str, str]:
     names = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
     kept = {name: os.environ[name] for name in names if name in os.environ}
@@ -239,6 +259,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round of one second each; writes no page")
     parser.add_argument("--only", nargs="+", help="servers whose name holds one of these words; writes no page")
+    parser.add_argument(
+        "--case", nargs="+", choices=[case.name for case in CASES], help="only these; writes no page"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--server-core", type=int, default=0)
@@ -248,7 +271,7 @@ def _options() -> argparse.Namespace:
     if options.quick:
         options.rounds, options.seconds = 1, 1.0
     options.only = [word.lower() for word in options.only or ()]
-    options.write = not (options.quick or options.only)
+    options.write = not (options.quick or options.only or options.case)
     if len(os.sched_getaffinity(0)) < 2:
         parser.error("the benchmark needs two cores: one for the server, one for the client")
     return options

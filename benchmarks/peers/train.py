@@ -1,14 +1,7 @@
-"""Trains the model that every server of the benchmark serves, in the environment of the server that will load it.
-
-python benchmarks/peers/train.py FOLDER      # writes FOLDER/model.joblib
-"""
+"""Trains the model of rows that every server of the benchmark serves."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import joblib
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.model_selection import train_test_split
@@ -19,7 +12,3 @@ def train():
     X, y = load_breast_cancer(return_X_y=True)
     X_train, X_holdout, y_train, y_holdout = train_test_split(X, y, test_size=0.3, random_state=0)
     return GradientBoostingClassifier(random_state=0).fit(X_train, y_train), X_holdout, y_holdout
-
-
-if __name__ == "__main__":
-    joblib.dump(train()[0], Path(sys.argv[1]) / "model.joblib")

@@ -10,10 +10,11 @@ from pathlib import Path
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", required=True)
 parser.add_argument("--model", required=True)
+parser.add_argument("--case", default="rows")
 parser.add_argument("--batching", action="store_true")
 options = parser.parse_args()
 
-os.environ |= {"MODEL": options.model, "BATCHING": "1" if options.batching else ""}
+os.environ |= {"MODEL": options.model, "CASE": options.case, "BATCHING": "1" if options.batching else ""}
 os.environ |= {"BENTOML_HOME": f"{options.model}/bentoml", "BENTOML_DO_NOT_TRACK": "true"}
 Path(os.environ["BENTOML_HOME"]).mkdir(exist_ok=True)
 os.chdir(Path(__file__).parent)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import bentoml
-import joblib
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import models
+
 BATCHING = bool(os.environ.get("BATCHING"))
+CASE = os.environ["CASE"]
+Input = list[str] if CASE == "text" else np.ndarray
 
 
 @bentoml.service(
@@ -21,8 +26,8 @@ BATCHING = bool(os.environ.get("BATCHING"))
 )
 class BreastCancer:
     def __init__(self) -> None:
-        self.model = joblib.load(Path(os.environ["MODEL"]) / "model.joblib")
+        self.model = models.load(CASE, Path(os.environ["MODEL"]))
 
     @bentoml.api(batchable=BATCHING, max_batch_size=64, max_latency_ms=1000)
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return self.model.predict(x)
+    def predict(self, x: Input) -> np.ndarray:
+        return np.asarray(self.model(x))

@@ -10,6 +10,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", required=True)
 parser.add_argument("--model", required=True)
+parser.add_argument("--case", help="is packed already")
 options = parser.parse_args()
 
 command = str(Path(sys.executable).parent / "cloche")

@@ -12,6 +12,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--spare-port", type=int, required=True, help="gRPC can't be switched off")
 parser.add_argument("--model", type=Path, required=True)
+parser.add_argument("--case", default="rows")
 parser.add_argument("--batching", action="store_true")
 options = parser.parse_args()
 
@@ -29,6 +30,10 @@ model = {
     "implementation": "mlserver_sklearn.SKLearnModel",
     "parameters": {"uri": str(options.model / "model.joblib"), "version": "1"},
 }
+if options.case != "rows":
+    model |= {"implementation": "runtime.CaseModel", "parameters": {"uri": str(options.model), "version": "1"}}
+    here = Path(__file__).resolve().parent
+    os.environ |= {"CASE": options.case, "PYTHONPATH": f"{here}:{here.parent}"}
 if options.batching:
     model |= {"max_batch_size": 64, "max_batch_time": 0.001}
 folder = options.model / ("batching" if options.batching else "plain")

@@ -49,6 +49,7 @@ def results(*servers: dict[str, Any], path: tuple[float, float] | None = None, *
         "servers": list(servers),
         "skipped": skipped,
         "request_path": parts,
+        "cases": [],
     }
 
 
@@ -96,3 +97,21 @@ def test_the_cost_of_the_request_path_is_of_the_bare_path() -> None:
 def test_a_server_that_was_left_out_is_named_with_its_reason() -> None:
     page = report.page(results(line("cloche", 9000), Triton="no wheel for this Python"))
     assert "**Triton** is missing from this run: no wheel for this Python" in page
+
+
+def test_a_case_has_its_own_table_and_targets() -> None:
+    peers = [line("peer", 100), line("hand", 900)]
+    ours = [{**line("cloche", rps), "name": name} for name, rps in (("Cloche", 120), ("Cloche, binary", 999))]
+    case = {
+        "title": "Images",
+        "about": "of cats",
+        "closed": [1, 16],
+        "targets": [("Cloche", 1.0), ("Cloche, binary", 10.0), ("Cloche, gone", 1.0)],
+        "coalescing": 1.5,
+        "servers": [*(each | {"c16_p50_ms": 1.0, "c1_p99_ms": 1.0} for each in (*peers, *ours))],
+        "skipped": {},
+    }
+    met = [verdict for _, _, verdict in report.case_targets(case)]
+    assert met == [True, False, None, False], "what was made by hand is no peer; 120 are not 1.5 times 120"
+    page = report.page({**results(line("cloche", 9000)), "cases": [case]})
+    assert "## Images" in page and "| Cloche, binary (cloche 1) | 999 (1.00; 1.0) |" in page
