@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from cloche.core.errors import MissingExtraError, ModelError
+from cloche.core.errors import ModelError
+from cloche.core.extras import load_extra
 from cloche.core.signature import Array, Columns
 from cloche.runtimes.base import Read, StepSpec
 
@@ -34,12 +34,7 @@ class TokenizerStep:
     @classmethod
     def load(cls, spec: StepSpec, read: Read) -> TokenizerStep:
         """Raises MissingExtraError without `tokenizers`, ModelError for a file that it does not read."""
-        try:
-            library = import_module("tokenizers")
-        except ModuleNotFoundError:
-            raise MissingExtraError(
-                "a model that takes text needs tokenizers", code="CL-E701", hint='pip install "cloche[text]"'
-            ) from None
+        library = load_extra("tokenizers", "a model that takes text", "text")
         if unknown := set(spec.outputs) - TENSORS.keys():
             raise ModelError(f"the graph wants {', '.join(sorted(unknown))}, which no tokenizer gives")
         try:

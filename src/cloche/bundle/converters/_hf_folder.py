@@ -13,10 +13,9 @@ from cloche.core.errors import ConfigError, ConversionError
 Task = Literal["text-classification", "embeddings"]
 TASKS: dict[str, Task] = {
     "text-classification": "text-classification",
-    "sentiment-analysis": "text-classification",
+    "classification": "text-classification",
     "embeddings": "embeddings",
     "feature-extraction": "embeddings",
-    "sentence-similarity": "embeddings",
 }
 #: Their positions begin behind the padding's.
 _SHIFTED = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
