@@ -25,6 +25,7 @@ PUBLIC = [
     "NotFoundError",
     "RefusedError",
     "alias",
+    "asgi",
     "load",
     "pack",
 ]

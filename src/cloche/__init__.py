@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cloche.app.asgi import asgi
     from cloche.app.local import Loaded, alias, load, pack
     from cloche.bundle.bundle import Bundle
     from cloche.client import AsyncClient, Client
@@ -32,6 +33,7 @@ _HOMES = {
     "Client": "cloche.client",
     "Loaded": "cloche.app.local",
     "alias": "cloche.app.local",
+    "asgi": "cloche.app.asgi",
     "load": "cloche.app.local",
     "pack": "cloche.app.local",
 } | dict.fromkeys(
@@ -66,6 +68,7 @@ __all__ = [
     "NotFoundError",
     "RefusedError",
     "alias",
+    "asgi",
     "load",
     "pack",
 ]

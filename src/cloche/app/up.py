@@ -93,7 +93,7 @@ def make_wish(
     serve = settings.serve
     keys = Keys(project.store).load()
     loopback = _is_loopback(serve.host)
-    _check_code(bundle, allowed=serve.allow_code)
+    check_code(bundle, allowed=serve.allow_code)
     _check_device(bundle, online.device)
     bundle.verify()  # workers verify what they load; a changed card or profile is told here
     if serve.tls is not None:
@@ -105,23 +105,8 @@ def make_wish(
     keys_required = online.access.keys or not loopback
     trusted = sorted(project.trusted())
     sockets = [str(runtime / f"host-{index}.sock") for index in range(HOSTS)] if is_code else []
-    worker = {
-        "deployment": online.name,
-        "model": chosen.version.model,
-        "version": chosen.version.version,
-        "digest": bundle.digest,
-        "bundle": str(bundle.path),
-        "deadline_s": online.deadline_s,
-        "load_timeout_s": serve.load_timeout_s,
-        "cache": None if online.cache is None else {"bytes": online.cache.size, "ttl_s": online.cache.ttl_s},
-        "on_invalid": online.on_invalid,
-        "device": online.device,
-        "keys_required": keys_required,
-        "limits": msgspec.to_builtins(dict(online.access.limits)),
-        "database": settings.database,
+    worker = describe_worker(settings, chosen, keys_required=keys_required, loopback=loopback) | {
         "hosts": sockets,
-        "loopback": loopback,
-        "max_body": serve.max_body,
         "tls": None if serve.tls is None else [str(serve.tls.cert), str(serve.tls.key)],
     }
     wish = {
@@ -145,9 +130,11 @@ def make_wish(
         described = describe_features(online.features, signature)
         signature, examples = outward(signature, examples, described)
         worker["features"] = msgspec.to_builtins(described)
-    aliases = [name for name, version in project.registry.aliases(chosen.version.model).items()
-               if version == chosen.version.version]  # fmt: skip
-    worker |= {"keys": msgspec.to_builtins(keys), "trusted": trusted, "aliases": aliases}
+    worker |= {
+        "keys": msgspec.to_builtins(keys),
+        "trusted": trusted,
+        "aliases": aliases_of(project, chosen.version),
+    }
     facts = Facts(
         deployment=online.name,
         model=str(chosen.version),
@@ -169,6 +156,34 @@ def make_wish(
             _group("worker", serve.workers, "cloche.app.worker", worker),
         ],
     }
+
+
+def describe_worker(settings: Settings, chosen: Chosen, *, keys_required: bool, loopback: bool) -> dict[str, Any]:
+    """What a worker is told of its deployment: a WorkerConfig but for keys, trust, aliases and the look-up."""
+    online = chosen.online
+    return {
+        "deployment": online.name,
+        "model": chosen.version.model,
+        "version": chosen.version.version,
+        "digest": chosen.bundle.digest,
+        "bundle": str(chosen.bundle.path),
+        "deadline_s": online.deadline_s,
+        "load_timeout_s": settings.serve.load_timeout_s,
+        "cache": None if online.cache is None else {"bytes": online.cache.size, "ttl_s": online.cache.ttl_s},
+        "on_invalid": online.on_invalid,
+        "device": online.device,
+        "keys_required": keys_required,
+        "limits": msgspec.to_builtins(dict(online.access.limits)),
+        "database": settings.database,
+        "loopback": loopback,
+        "max_body": settings.serve.max_body,
+    }
+
+
+def aliases_of(project: Project, version: ModelVersion) -> list[str]:
+    """What points at the version now."""
+    known = project.registry.aliases(version.model)
+    return [name for name, number in known.items() if number == version.version]
 
 
 def become_supervisor(wish: dict[str, Any], runtime: Path) -> NoReturn:
@@ -195,7 +210,8 @@ def _group(kind: str, count: int, module: str, config: object) -> dict[str, Any]
     }
 
 
-def _check_code(bundle: Bundle, *, allowed: bool) -> None:
+def check_code(bundle: Bundle, *, allowed: bool) -> None:
+    """RefusedError CL-E406 for a bundle with code where none is allowed; what that needs must be there."""
     if bundle.manifest.runtime.kind == "python" and not allowed:
         raise no_code(bundle.reference or bundle.name)
     check_requirements(bundle.manifest.requirements)

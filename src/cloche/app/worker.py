@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import uvloop
@@ -15,6 +16,7 @@ import uvloop
 from cloche.app.features import FeaturesConfig, outward, put_before
 from cloche.bundle import golden
 from cloche.bundle.bundle import Bundle
+from cloche.core.board import Board, Slot
 from cloche.core.errors import ClocheError
 from cloche.core.keys import KeyRecord
 from cloche.core.member import Member
@@ -38,6 +40,13 @@ from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.state import WorkerState
 from cloche.serving.tls import Certificates
 from cloche.serving.worker import serve
+
+
+class Counting(Protocol):
+    """Counting is where a worker counts: a slot of a board."""
+
+    board: Board
+    slot: Slot
 
 
 class CacheConfig(msgspec.Struct, frozen=True):
@@ -102,7 +111,7 @@ def load(config: WorkerConfig) -> Loaded:
     return Loaded(bundle, runtime, examples, cost)
 
 
-def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerState, keys: FollowedKeys) -> App:
+def build(config: WorkerConfig, loaded: Loaded, place: Counting, state: WorkerState, keys: FollowedKeys) -> App:
     """The worker's ASGI callable; needs a running event loop."""
     signature, runtime = loaded.bundle.signature, loaded.runtime
     examples = take_rows(loaded.golden.inputs, 0, 4)
@@ -111,7 +120,7 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
         runtime = put_before(runtime, signature, config.features, config.deadline_s)
         signature, examples = outward(signature, examples, config.features)
         answers = None  # what the model answers to these keys, the table decides
-    slot = member.slot
+    slot = place.slot
     cache = None if config.cache is None else Cache(size=config.cache.bytes, ttl_s=config.cache.ttl_s)
     engine = Engine(
         signature,
@@ -138,9 +147,9 @@ def build(config: WorkerConfig, loaded: Loaded, member: Member, state: WorkerSta
     )
     dialects = dialects_for(live)
     policy = Policy(keys_required=config.keys_required, loopback=config.loopback, limits=config.limits)
-    guard = Guard(policy, keys, RateLimiter(member.board, slot))
+    guard = Guard(policy, keys, RateLimiter(place.board, slot))
     deployment = Deployment(live, engine, batcher, counters, deadline_s=config.deadline_s)
-    pages = Pages(live, dialects, member.board, state, engine.prepare)
+    pages = Pages(live, dialects, place.board, state, engine.prepare)
     return App(Predictions(deployment, dialects, guard), pages, state, max_body=config.max_body)
 
 

@@ -53,6 +53,11 @@ class App:
         else:
             await self._other(scope, receive, send)
 
+    def close(self) -> None:
+        """End its threads; nothing may be asked any more."""
+        self.predictions.deployment.batcher.close()
+        self._side.shutdown(wait=False, cancel_futures=True)
+
     async def _predict(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
         predictions = self.predictions
         asked = predictions.begin(dialect, dict(scope["headers"]))

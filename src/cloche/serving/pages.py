@@ -67,8 +67,7 @@ class Pages:
         self._live = live
         self._board = board
         self._state = state
-        document = openapi_document(live, dialects)
-        self._openapi = msgspec.json.encode(document)
+        self._openapi = openapi_document(live, dialects)
         self._docs = docs_page(live)
         routes: list[BaseRoute] = [
             Route("/livez", self._alive, methods=["GET"]),
@@ -93,7 +92,7 @@ class Pages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/" and _is_browser(scope):
-            await Response(status_code=307, headers={"location": "/docs", "vary": "accept"})(scope, receive, send)
+            await Response(status_code=307, headers={"location": "docs", "vary": "accept"})(scope, receive, send)
             return
         try:
             # with "app" in its scope Starlette raises what it would else answer in words of its own
@@ -134,7 +133,9 @@ class Pages:
         return Response(body, headers={"content-type": media_type})
 
     async def _document(self, request: Request) -> Response:
-        return Response(self._openapi, media_type="application/json")
+        mount = request.scope.get("app_root_path")
+        document = self._openapi | ({"servers": [{"url": mount}]} if mount else {})
+        return Response(msgspec.json.encode(document), media_type="application/json")
 
     async def _page(self, request: Request) -> Response:
         return Response(self._docs, media_type="text/html", headers=_SECURE)

@@ -3,11 +3,13 @@ const form = document.getElementById("form");
 const answer = document.getElementById("answer");
 const status = document.getElementById("status");
 const curl = document.getElementById("curl");
-const path = form.dataset.path;
+// behind a mount the page stands deeper than at the root
+const base = new URL(".", location.href).href.slice(0, -1);
+const path = `${base}/${form.dataset.path}`;
 const quoted = "'" + curl.dataset.body.replaceAll("'", "'\\''") + "'";
 const keyed = "keyed" in curl.dataset ? " -H 'authorization: Bearer clk_…'" : "";
-curl.textContent = `curl -s ${location.origin}${path} -H 'content-type: application/json'${keyed} -d ${quoted}`;
-for (const place of document.querySelectorAll(".origin")) place.textContent = location.origin;
+curl.textContent = `curl -s ${path} -H 'content-type: application/json'${keyed} -d ${quoted}`;
+for (const place of document.querySelectorAll(".origin")) place.textContent = base;
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();

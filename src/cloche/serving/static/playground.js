@@ -2,7 +2,9 @@
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const name = form.dataset.deployment;
-const path = `/predict/${name}`;
+// behind a mount the page stands deeper than at the root
+const base = new URL("..", location.href).href.slice(0, -1);
+const path = `${base}/predict/${name}`;
 const controls = [...document.querySelectorAll(".control")];
 const examples = JSON.parse($("examples").textContent);
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
@@ -84,7 +86,7 @@ function say(problems) {
 async function check() {
   const number = ++checking;
   try {
-    const response = await fetch(`/playground/${name}/check`, { method: "POST", headers: headers(), body: body() });
+    const response = await fetch(`${base}/playground/${name}/check`, { method: "POST", headers: headers(), body: body() });
     if (response.ok && number === checking) say((await response.json()).problems);
   } catch {
     // the server is away; asking will say so
@@ -93,11 +95,11 @@ async function check() {
 
 function snippets() {
   const row = body();
-  const url = location.origin + path;
+  const url = path;
   const keyed = "keyed" in form.dataset;
   const quoted = `'${row.replaceAll("'", "'\\''")}'`;
   $("curl").textContent = `curl -s ${url} -H 'content-type: application/json'${keyed ? " -H 'authorization: Bearer clk_…'" : ""} -d ${quoted}`;
-  $("python").textContent = `import cloche\n\nwith cloche.Client("${location.origin}"${keyed ? ', key="clk_…"' : ""}) as client:\n    print(client.predict(${JSON.stringify(name)}, ${python(row)}))`;
+  $("python").textContent = `import cloche\n\nwith cloche.Client("${base}"${keyed ? ', key="clk_…"' : ""}) as client:\n    print(client.predict(${JSON.stringify(name)}, ${python(row)}))`;
   $("javascript").textContent = `const response = await fetch(${JSON.stringify(url)}, {\n  method: "POST",\n  headers: { "content-type": "application/json"${keyed ? ', authorization: "Bearer clk_…"' : ""} },\n  body: JSON.stringify(${row}),\n});\nconsole.log((await response.json()).prediction);`;
 }
 

@@ -1,0 +1,178 @@
+"""`cloche.asgi`: a model inside an app of one's own, with every dialect and the docs, without workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+
+from cloche.app.choose import Chosen, choose
+from cloche.app.features import describe_features
+from cloche.app.project import Project, open_project
+from cloche.app.up import aliases_of, check_code, describe_worker
+from cloche.app.worker import Loaded, WorkerConfig, build, load
+from cloche.bundle.bundle import Bundle
+from cloche.core.board import Board, Role, Slot
+from cloche.core.errors import ClocheError, ConfigError
+from cloche.core.platform import process_start
+from cloche.serving.http import App
+from cloche.serving.keyring import FollowedKeys
+from cloche.serving.state import WorkerState
+from cloche.settings.keys import looks_like_path
+from cloche.store.keys import Keys
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def asgi(model: Bundle | str | Path, *, allow_code: bool = False, directory: Path | str | None = None) -> ModelApp:
+    """A model as an ASGI app, to be mounted: `app.mount("/models", cloche.asgi("sentiment@champion"))`.
+
+    `model` is what `cloche up` takes: a reference, a Bundle, or the path of a bundle or model file. It answers
+    below the mount as it does there, `/models/predict/sentiment` and `/models/docs` among others, with deadline,
+    cache, look-up, keys and limits of its table in the nearest `cloche.toml`; who may ask at all is the app's to
+    say. The version is resolved and verified now and loaded with the first request, or by `start`.
+
+    Raises NotFoundError, RefusedError and ConfigError as `cloche up` does.
+    """
+    if isinstance(model, Bundle):
+        if model.reference is None:
+            raise ConfigError("this bundle is not registered", code="CL-E203", hint="import or pack it first")
+        model = model.reference
+    name = str(model)
+    overrides = {"serve.allow_code": allow_code or None}
+    with open_project(directory, overrides=overrides, create=looks_like_path(name)) as project:
+        return ModelApp(_config(project, choose(project, name)))
+
+
+def _config(project: Project, chosen: Chosen) -> WorkerConfig:
+    check_code(chosen.bundle, allowed=project.settings.serve.allow_code)
+    chosen.bundle.verify()
+    online = chosen.online
+    told = describe_worker(project.settings, chosen, keys_required=online.access.keys, loopback=True)
+    features = online.features and describe_features(online.features, chosen.bundle.signature)
+    return msgspec.convert(
+        told
+        | {
+            "keys": msgspec.to_builtins(Keys(project.store).load()),
+            "trusted": sorted(project.trusted()),
+            "aliases": aliases_of(project, chosen.version),
+            "features": msgspec.to_builtins(features),
+        },
+        WorkerConfig,
+    )
+
+
+class _Place:
+    """A place is a board of this process's own, in a folder that goes with the app."""
+
+    def __init__(self, owner: object) -> None:
+        folder = tempfile.mkdtemp(prefix="cloche-")
+        weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+        self.board = Board(Path(folder) / "board")
+        self.slot: Slot = self.board.claim(0, Role.WORKER, os.getpid(), process_start(os.getpid()))
+
+
+class ModelApp:
+    """A ModelApp is one model as an ASGI app, mounted in another or served by itself.
+
+    It is loaded once a process, and joins the requests of each event loop in batches.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._loaded: Loaded | None = None
+        self._keys = FollowedKeys(config.keys)
+        self._apps: dict[asyncio.AbstractEventLoop, App] = {}
+
+    def __repr__(self) -> str:
+        return f"<ModelApp {self._config.ref} as {self._config.deployment}>"
+
+    async def start(self) -> None:
+        """Load the model now, so that the first request finds it ready; Starlette tells no mounted app to."""
+        await self._app()
+
+    async def stop(self) -> None:
+        """Give back what it holds; a later request loads it anew."""
+        for app in self._apps.values():
+            app.close()
+        self._apps.clear()
+        self._keys.close()
+        with self._lock:
+            if self._loaded is not None:
+                self._loaded.runtime.close()
+                self._loaded = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            app = await self._app()
+            self._place.slot.beat()
+            await app(_inner(scope), receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+            try:
+                await self.start()
+            except ClocheError as error:
+                await send({"type": "lifespan.startup.failed", "message": error.render()})
+                return
+            await send({"type": "lifespan.startup.complete"})
+
+    async def _app(self) -> App:
+        loop = asyncio.get_running_loop()
+        app = self._apps.get(loop)
+        if app is not None:
+            return app
+        loaded = await loop.run_in_executor(None, self._load)
+        app = self._apps.get(loop)  # another request may have been quicker
+        if app is None:
+            for ended in [each for each in self._apps if each.is_closed()]:
+                self._apps.pop(ended).close()
+            state = WorkerState()
+            app = self._apps[loop] = build(self._config, loaded, self._place, state, self._keys)
+            state.is_ready = True
+        return app
+
+    def _load(self) -> Loaded:
+        with self._lock:
+            if self._loaded is None:
+                self._place = _Place(self)
+                loaded = load(self._config)
+                if self._config.keys_required or self._config.limits:
+                    self._keys = FollowedKeys(self._config.keys)
+                    self._keys.follow(self._config.database)
+                self._loaded = loaded
+            return self._loaded
+
+
+def _inner(scope: Scope) -> Scope:
+    """The scope as if the model stood at the root; `app_root_path` says where it is mounted."""
+    root, path, raw = scope.get("root_path", ""), scope["path"], scope.get("raw_path")
+    if root and path.startswith(root):
+        path = path[len(root) :]
+    encoded = quote(root).encode()
+    if raw is None or not raw.startswith(encoded):
+        raw = quote(path).encode()
+    else:
+        raw = raw.partition(b"?")[0][len(encoded) :]
+    return {**scope, "path": path or "/", "raw_path": raw or b"/", "root_path": "", "app_root_path": root}
