@@ -81,7 +81,7 @@ def _find(
     elif path.suffix == SUFFIX and path.is_file():
         bundle = import_bundle(project, path, name)
     else:
-        bundle = _pack(project, model, name or _name_of(model), progress)
+        bundle = _pack(project, model, name or name_of(model), progress)
     assert bundle.reference is not None
     return project.registry.resolve(bundle.reference), bundle
 
@@ -119,7 +119,7 @@ def _memo(project: Project, model: str, name: str) -> Path | None:
     return project.settings.data / "packed" / f"{name}-{content.hexdigest()}"
 
 
-def _name_of(model: str) -> str:
-    """`sentiment` for `code/Sentiment.py:Model`, `fraud-v2` for `./Fraud v2.onnx`."""
+def name_of(model: str) -> str:
+    """Where none was given: `sentiment` for `code/Sentiment.py:Model`, `fraud-v2` for `./Fraud v2.onnx`."""
     stem = Path(model.partition(".py:")[0] if ".py:" in model else Path(model).stem).name
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63] or "model"

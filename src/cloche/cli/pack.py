@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cloche.app.choose import name_of
 from cloche.app.local import pack_into
 from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.pack import PackOptions
@@ -25,7 +26,7 @@ def pack(
     model: str,
     /,
     *,
-    name: str,
+    name: str | None = None,
     data: Path | None = None,
     label: str | None = None,
     trust_pickle: bool = False,
@@ -47,7 +48,7 @@ def pack(
         A file (model.onnx, or model.joblib with --trust-pickle), a class (sentiment.py:Sentiment), or a folder
         that Hugging Face or MLflow saved.
     name
-        The model's name; this becomes its next version.
+        The model's name; this becomes its next version. By default that of the file.
     data
         Rows that it was not trained on: .parquet, .csv or .jsonl.
     label
@@ -81,7 +82,7 @@ def pack(
             model,
             X,
             y,
-            name=name,
+            name=name or name_of(model),
             options=PackOptions(golden=golden, rtol=rtol, atol=atol, about=about, licence=licence),
             code=None if code is None else tuple(code),
             requirements=tuple(requirement or ()),

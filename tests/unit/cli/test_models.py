@@ -130,6 +130,12 @@ def test_a_version_that_is_not_the_champion_is_served_by_number(shop: Cloche) ->
     assert "next  cloche up shop:3" in result.err
 
 
+def test_a_model_without_a_name_is_called_after_its_file(shop: Cloche) -> None:
+    result = shop("pack", "model.joblib", "--trust-pickle", "--data", "holdout.csv")
+    assert result.code == 0, result.err
+    assert "next  cloche up model@champion" in result.err
+
+
 def test_a_pickle_is_refused_without_a_word(shop: Cloche) -> None:
     result = shop("pack", "model.joblib", "--name", "churn")
     assert result.code == 4
@@ -143,7 +149,7 @@ def test_a_pickle_is_refused_without_a_word(shop: Cloche) -> None:
         (["pack", "model.joblib", "--trust-pickle", "--name", "Not A Name"], 2),
         (["pack", "model.joblib", "--name", "a", "--data", "nothing.csv"], 3),
         (["pack", "holdout.csv", "--name", "a"], 2),
-        (["pack", "model.joblib"], 2),
+        (["pack"], 2),
     ],
 )
 def test_what_can_not_be_packed_is_said(shop: Cloche, words: list[str], code: int) -> None:
