@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from lightgbm import LGBMClassifier, LGBMRegressor
 from onnx import TensorProto, helper
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestRegressor
@@ -14,6 +15,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from xgboost import XGBClassifier, XGBRegressor
 
 PYTHON_CLASS = '''"""Adds two numbers."""
 
@@ -74,6 +76,37 @@ def regressor() -> tuple[Any, Any]:
 def pipeline() -> tuple[Any, Any]:
     frame, answer = passengers()
     return mixed_pipeline(LogisticRegression()).fit(frame, np.where(answer == 1, "yes", "no")), frame
+
+
+def xgboost_classifier() -> tuple[Any, Any]:
+    random = np.random.default_rng(4)
+    X = random.normal(size=(300, 5))
+    X[::9, 2] = np.nan
+    return XGBClassifier(n_estimators=10, n_jobs=1).fit(X, np.digitize(X[:, 0] * X[:, 1], [-0.3, 0.3])), X
+
+
+def xgboost_regressor() -> tuple[Any, Any]:
+    frame, answer = passengers()
+    frame = frame.drop(columns="port")
+    return XGBRegressor(n_estimators=10, n_jobs=1).fit(frame, answer * 100.0), frame
+
+
+def lightgbm_classifier() -> tuple[Any, Any]:
+    frame, answer = passengers()
+    frame = frame.rename(columns={"fare paid, €": "fare paid"}).astype({"port": "category"})
+    model = LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1)
+    return model.fit(frame, np.where(answer == 1, "yes", "no")), frame
+
+
+def lightgbm_regressor() -> tuple[Any, Any]:
+    random = np.random.default_rng(5)
+    X = random.normal(size=(300, 4)).astype(np.float32)
+    return LGBMRegressor(n_estimators=10, n_jobs=1, verbose=-1).fit(X, X[:, 0] * 100), X
+
+
+def boosted_pipeline() -> tuple[Any, Any]:
+    frame, answer = passengers()
+    return mixed_pipeline(LGBMClassifier(n_estimators=10, n_jobs=1, verbose=-1)).fit(frame, answer), frame
 
 
 def onnx_file(folder: Path) -> tuple[Path, Any]:

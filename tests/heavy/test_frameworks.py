@@ -1,4 +1,4 @@
-"""PyTorch, Keras and TensorFlow, each in an environment of its own: pytest there runs what is in frameworks/."""
+"""Heavy frameworks, each in an environment of its own: pytest there runs what is in frameworks/."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def run(command: Sequence[str], folder: Path, **variables: str) -> None:
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
 
 
-@pytest.mark.parametrize(("name", "file"), [("torch", "torch_models.py"), ("tensorflow", "keras_models.py")])
+FILES = [("torch", "torch_models.py"), ("tensorflow", "keras_models.py"), ("catboost", "catboost_models.py")]
+
+
+@pytest.mark.parametrize(("name", "file"), FILES)
 def test_a_framework(name: str, file: str, with_cloche: Callable[[str], str]) -> None:
     options = ["--noconftest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(TOP), "-q"]
     tests = str(TOP / "tests/heavy/frameworks" / file)

@@ -21,6 +21,22 @@ def test_sklearn_keeps_the_promises(make) -> None:
     check_converter(find_converter(model), model, rows)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        models.xgboost_classifier,
+        models.xgboost_regressor,
+        models.lightgbm_classifier,
+        models.lightgbm_regressor,
+        models.boosted_pipeline,
+    ],
+    ids=lambda make: make.__name__,
+)
+def test_boosters_keep_the_promises(make) -> None:
+    model, rows = make()
+    check_converter(find_converter(model), model, rows)
+
+
 def test_onnx_keeps_the_promises(tmp_path: Path) -> None:
     path, rows = models.onnx_file(tmp_path)
     check_converter(find_converter(path), path, rows)
