@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,15 +58,22 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("project")
     model, rows, labels = _pipeline()
     bundle = cloche.pack(model, rows, labels, name="fraud", directory=folder)
+    with serve(folder, "fraud@champion") as url, cloche.load(bundle, directory=folder) as loaded:
+        yield Served(url, loaded, rows)
+
+
+@contextmanager
+def serve(folder: Path, reference: str, *flags: str) -> Iterator[str]:
+    """A real `cloche up` on a free port; its URL."""
     runtime = tempfile.mkdtemp(prefix="heavy-")  # sockets want a short path
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "cloche"), "up", "fraud@champion", "-C", str(folder)]
+    command = [str(Path(sys.executable).parent / "cloche"), "up", reference, "-C", str(folder)]
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--workers", "1"],
+            [*command, "--port", str(port), "--workers", "1", *flags],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=os.environ | {"XDG_RUNTIME_DIR": runtime},
@@ -73,8 +81,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process, log)
-        with cloche.load(bundle, directory=folder) as loaded:
-            yield Served(url, loaded, rows)
+        yield url
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

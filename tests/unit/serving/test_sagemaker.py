@@ -72,6 +72,22 @@ def test_a_model_of_several_outputs_answers_records(make_door: MakeDoor, run: Ru
     run(scenario())
 
 
+def test_the_nan_of_mlflows_client_is_a_missing_number(make_door: MakeDoor, run: Run, row: Any) -> None:
+    async def scenario() -> None:
+        door = make_door()
+        split = {"columns": list(row), "data": [[41, float("nan"), "cook", [0.5, 1.5]]]}
+        answer = await door.call("POST", "/invocations", json.dumps({"dataframe_split": split}).encode())
+        assert answer.json() == {"predictions": ["no"]}
+        split["data"] = [[41, 1.0, 'NaN"\\', [0.5, float("nan")]]]
+        answer = await door.call("POST", "/invocations", json.dumps({"dataframe_split": split}).encode())
+        assert answer.status == 422
+        assert "`point` of row 0" in answer.json()["message"]
+        answer = await door.call("POST", "/invocations", b'{"instances": NaN')
+        assert answer.status == 400
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
