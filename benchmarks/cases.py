@@ -10,10 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from environments import TOP
 from field import FIELD, PEERS, Row, Server, first_output
 
 sys.path.insert(0, str(PEERS))
 import models
+
+#: The encoder's folder with an ONNX file, made once: it takes PyTorch.
+ENCODER = TOP / ".bench" / "models" / "minilm"
 
 _BINARY = {"Content-Type": "application/octet-stream"}
 
@@ -37,7 +41,12 @@ class Case:
     coalescing: float | None = None
 
 
-def _fields(case: str, inner: Callable[[Row], Any], tensor: Callable[[Row], Any]) -> list[Server]:
+def _fields(
+    case: str,
+    inner: Callable[[Row], Any],
+    tensor: Callable[[Row], Any],
+    first: Callable[[Any], Any] = first_output,
+) -> list[Server]:
     """The peers, asked in JSON: a row by `inner` as plain JSON, by `tensor` in the Open Inference Protocol."""
     arguments = ("--case", case)
     answer = operator.itemgetter("label")
@@ -58,7 +67,7 @@ def _fields(case: str, inner: Callable[[Row], Any], tensor: Callable[[Row], Any]
         "package": "mlserver",
         "path": "/v2/models/cancer/infer",
         "body": lambda row: {"inputs": [tensor(row)]},
-        "label": first_output,
+        "label": first,
         "spare_port": True,
     }
     return [
@@ -149,7 +158,7 @@ TEXT = Case(
     name="text",
     title="TF-IDF and logistic regression on texts",
     about="A scikit-learn pipeline on raw strings, fitted on the descriptions of scikit-learn's own data sets, one"
-    " text of about 500 characters a request.",
+    " text of about 200 characters a request.",
     field=(
         *_fields(
             "text",
@@ -170,6 +179,32 @@ TEXT = Case(
     targets=(("Cloche", 8.0),),
 )
 
+MINILM = Case(
+    name="minilm",
+    title="MiniLM embeddings",
+    about="all-MiniLM-L6-v2 in float32, run by ONNX Runtime with one thread in every server, one text of about 17"
+    " tokens a request. A joined request pays for the encoder once.",
+    field=(
+        *_fields(
+            "minilm",
+            lambda row: row,
+            lambda row: {"name": "x", "shape": [1], "datatype": "BYTES", "data": [row]},
+            first=lambda found: found["outputs"][0]["data"],
+        ),
+        _cloche(
+            "minilm",
+            "Cloche",
+            "/predict/cancer",
+            lambda row: {"text": row},
+            lambda found: found["prediction"]["embedding"],
+        ),
+    ),
+    examples=lambda: models.encoder_examples(ENCODER.parent),
+    same=lambda found, wanted: np.allclose(found, wanted, atol=1e-3),
+    targets=(("Cloche", 1.0),),
+    coalescing=1.5,
+)
+
 ROWS = Case(
     name="rows",
     title="Rows",
@@ -181,4 +216,4 @@ ROWS = Case(
 )
 
 #: The first has the table of its own that the page begins with.
-CASES = (ROWS, IMAGE, TEXT)
+CASES = (ROWS, IMAGE, TEXT, MINILM)

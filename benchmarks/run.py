@@ -30,7 +30,7 @@ import environments
 import load
 import report
 import request_path
-from cases import CASES, Case
+from cases import CASES, ENCODER, Case
 from field import PEERS, Row, Server
 from servers import Running, ServerFailedError, free_port, started
 
@@ -139,6 +139,10 @@ def prepare(server: Server, case: Case, work: Path) -> Prepared:
     else:
         print(f"{server.name}: environment", flush=True)
         python = environments.build(server.lock, python=server.python or sys.executable)
+    if case.name == "minilm":
+        make_encoder()
+        (folder / "minilm").symlink_to(ENCODER)
+    elif not server.own:
         _write_model(case, python, folder)
     preparation = PEERS / server.folder / "prepare.py"
     if preparation.exists():
@@ -146,6 +150,18 @@ def prepare(server: Server, case: Case, work: Path) -> Prepared:
     ask = f"from importlib.metadata import version; print(version({server.package!r}))"
     version = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
     return Prepared(python, folder, version)
+
+
+def make_encoder() -> None:
+    """The encoder's folder, where it is not there yet. Raises EnvironmentFailedError."""
+    lock = environments.TOP / "requirements" / "heavy" / "huggingface.txt"
+    if (ENCODER / "model.onnx").exists():
+        return
+    if not lock.exists():
+        raise environments.EnvironmentFailedError(f"there is no {lock}")
+    python = environments.build(lock)
+    ENCODER.parent.mkdir(parents=True, exist_ok=True)
+    _run([python, "-P", PEERS / "minilm.py", ENCODER], ENCODER.parent)
 
 
 def _write_model(case: Case, python: Path, folder: Path) -> None:

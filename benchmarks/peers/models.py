@@ -27,10 +27,39 @@ def load(case: str, folder: Path) -> Callable[[list[Any]], list[Any]]:
         return lambda batch: (
             session.run(None, {"pixels": np.asarray(batch, np.float32)})[0].argmax(axis=1).tolist()
         )
+    if case == "minilm":
+        return _load_encoder(folder / "minilm")
     model = joblib.load(folder / "model.joblib")
     if case == "text":
         return lambda batch: model.predict(batch).tolist()
     return lambda batch: model.predict(np.asarray(batch)).tolist()
+
+
+def _load_encoder(folder: Path) -> Callable[[list[str]], list[list[float]]]:
+    """Tokens, the encoder, the mean over the tokens, and length 1."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(256)
+    tokenizer.enable_padding()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
+
+    def encode(texts: list[str]) -> list[list[float]]:
+        tokens = tokenizer.encode_batch(list(texts))
+        mask = np.array([each.attention_mask for each in tokens])
+        feed = {
+            "input_ids": np.array([each.ids for each in tokens]),
+            "attention_mask": mask,
+            "token_type_ids": np.array([each.type_ids for each in tokens]),
+        }
+        hidden = session.run(None, feed)[0]
+        means = (hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        return (means / np.linalg.norm(means, axis=1, keepdims=True)).tolist()
+
+    return encode
 
 
 def row_examples() -> tuple[list[Any], list[Any]]:
@@ -103,7 +132,7 @@ def texts() -> tuple[list[str], list[int]]:
     rows, labels = [], []
     for label, loader in enumerate(loaders):
         words = loader().DESCR.split()
-        pieces = [" ".join(words[start : start + 80]) for start in range(0, len(words) - 80, 10)]
+        pieces = [" ".join(words[start : start + 30]) for start in range(0, len(words) - 30, 10)]
         rows += pieces
         labels += [label] * len(pieces)
     return rows, labels
@@ -121,6 +150,17 @@ def train_text() -> Any:
 def text_examples() -> tuple[list[Any], list[Any]]:
     rows = texts()[0][::2][::12]
     return rows, train_text().predict(rows).tolist()
+
+
+def short_texts() -> list[str]:
+    """Of about 17 tokens each."""
+    words = [[word for word in text.split() if word.strip(".,:").isalpha()] for text in texts()[0][::2]]
+    return [" ".join(each[:14]) for each in words if len(each) >= 14]
+
+
+def encoder_examples(folder: Path) -> tuple[list[Any], list[Any]]:
+    rows = short_texts()[:4]
+    return rows, load("minilm", folder)(rows)
 
 
 def write_text(folder: Path) -> None:

@@ -14,7 +14,7 @@ import models
 
 BATCHING = bool(os.environ.get("BATCHING"))
 CASE = os.environ["CASE"]
-Input = list[str] if CASE == "text" else np.ndarray
+Input = list[str] if CASE in ("text", "minilm") else np.ndarray
 
 
 @bentoml.service(

@@ -11,7 +11,7 @@ from train import train
 
 import cloche
 
-#: A large body takes a slow moment to be read, and sixteen of them wait for each other.
+#: The peers wait as long as it takes.
 SETTINGS = """
 [online.cancer]
 model = "cancer@champion"
@@ -20,10 +20,14 @@ deadline = "30s"
 
 
 def pack(folder: Path, case: str) -> cloche.Bundle:
+    if case != "rows":
+        (folder / "cloche.toml").write_text(SETTINGS)
     if case == "image":
         models.write_image(folder)
-        (folder / "cloche.toml").write_text(SETTINGS)
         return cloche.pack(folder / "model.onnx", models.images(64), name="cancer", directory=folder)
+    if case == "minilm":
+        held_out = {"text": models.short_texts()}
+        return cloche.pack(folder / "minilm", held_out, task="embeddings", name="cancer", directory=folder)
     if case == "text":
         rows, labels = models.texts()
         held_out = {"text": rows[::2]}

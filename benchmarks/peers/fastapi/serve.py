@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, create_model
+from pydantic import create_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import models
@@ -21,14 +21,11 @@ parser.add_argument("--case", default="rows")
 parser.add_argument("--threads", action="store_true", help="a plain `def` endpoint, run in the thread pool")
 options = parser.parse_args()
 
-INPUT = {"rows": list[float], "image": list[list[list[float]]], "text": str}
+INPUT = {"rows": list[float], "image": list[list[list[float]]], "text": str, "minilm": str}
 app = FastAPI()
 model = models.load(options.case, options.model)
 Row = create_model("Row", x=(INPUT[options.case], ...))
-
-
-class Answer(BaseModel):
-    label: int
+Answer = create_model("Answer", label=(list[float] if options.case == "minilm" else int, ...))
 
 
 def predict(row: Row) -> Answer:

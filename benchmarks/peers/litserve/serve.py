@@ -22,7 +22,7 @@ class BreastCancer(litserve.LitAPI):
         self.model = models.load(self.case, self.folder)
 
     def decode_request(self, request):
-        return request["x"] if self.case == "text" else np.asarray(request["x"])
+        return request["x"] if self.case in ("text", "minilm") else np.asarray(request["x"])
 
     def predict(self, x):
         return self.model(x) if self.max_batch_size > 1 else self.model([x])[0]

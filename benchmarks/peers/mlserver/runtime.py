@@ -14,7 +14,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 class CaseModel(MLModel):
     async def load(self) -> bool:
-        self.codec = StringCodec if os.environ["CASE"] == "text" else NumpyCodec
+        self.codec = StringCodec if os.environ["CASE"] in ("text", "minilm") else NumpyCodec
         self.model = models.load(os.environ["CASE"], Path(self.settings.parameters.uri))
         return True
 
