@@ -22,7 +22,6 @@ from cloche.serving.protocols.base import MOST_ELEMENTS
 _SCALARS: Mapping[str, Any] = {
     **dict.fromkeys(FLOATS, float), **dict.fromkeys(INTEGERS, int), "BOOL": bool, "BYTES": str,
 }  # fmt: skip
-_FLAT = {datatype: msgspec.json.Decoder(list[kind]).decode for datatype, kind in _SCALARS.items()}
 _anything = msgspec.json.Decoder().decode
 _KINDS: dict[type, str] = {
     bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object",
@@ -135,6 +134,9 @@ def _decoder(datatype: str, axes: int) -> Callable[[msgspec.Raw], list[Any]]:
         kind = list[kind]
     decode: Callable[[msgspec.Raw], list[Any]] = msgspec.json.Decoder(kind).decode
     return decode
+
+
+_FLAT = {datatype: _decoder(datatype, 1) for datatype in _SCALARS}
 
 
 def _parsed(name: str, data: msgspec.Raw) -> Any:
