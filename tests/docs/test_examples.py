@@ -19,7 +19,7 @@ DOCUMENTS = sorted(
     path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if path.name not in {"CHANGELOG.md"}
 )
 #: Their examples need a framework: tests/heavy/test_frameworks.py runs them in an environment that has it.
-ELSEWHERE = frozenset({"keras.md", "pytorch.md"})
+ELSEWHERE = frozenset({"huggingface.md", "keras.md", "mlflow.md", "pytorch.md"})
 #: What a test can't run: it needs a network, or a clone of its own.
 _NOT_RUN = re.compile(r"(pip|uv|git|make|cd|source|python3? -m venv) ")
 

@@ -36,7 +36,19 @@ def run(command: Sequence[str], folder: Path, **variables: str) -> None:
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
 
 
-FILES = [("torch", "torch_models.py"), ("tensorflow", "keras_models.py"), ("catboost", "catboost_models.py")]
+FILES = [
+    ("torch", "torch_models.py"),
+    ("tensorflow", "keras_models.py"),
+    ("catboost", "catboost_models.py"),
+    ("huggingface", "huggingface_models.py"),
+    ("mlflow-models", "mlflow_models.py"),
+]
+PAGES = [
+    ("torch", "pytorch.md"),
+    ("tensorflow", "keras.md"),
+    ("huggingface", "huggingface.md"),
+    ("mlflow-models", "mlflow.md"),
+]
 
 
 @pytest.mark.parametrize(("name", "file"), FILES)
@@ -46,7 +58,7 @@ def test_a_framework(name: str, file: str, with_cloche: Callable[[str], str]) ->
     run([with_cloche(name), "-m", "pytest", *options, "--import-mode=importlib", tests], TOP)
 
 
-@pytest.mark.parametrize(("name", "page"), [("torch", "pytorch.md"), ("tensorflow", "keras.md")])
+@pytest.mark.parametrize(("name", "page"), PAGES)
 def test_the_examples_of_its_guide_run(
     name: str, page: str, with_cloche: Callable[[str], str], tmp_path: Path, free_port: int
 ) -> None:

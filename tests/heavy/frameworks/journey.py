@@ -28,12 +28,16 @@ def check_journey(bundle: cloche.Bundle, folder: Path, rows: Columns, wanted: np
         imported = import_bundle(other, file)
         assert imported.digest == bundle.digest
     with up(elsewhere, str(imported.reference), "--workers", "1") as serving:
-        near(ask_binary(serving, bundle.name, rows), wanted)
+        if all(column.dtype != object for column in rows.values()):
+            near(ask_binary(serving, bundle.name, rows), wanted)
         near(ask_json(serving, bundle.name, rows), wanted[:2])
 
 
 def near(found: np.ndarray, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(found.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-6)
+    if wanted.dtype.kind in "OU":
+        assert found.tolist() == wanted.tolist()
+    else:
+        np.testing.assert_allclose(found.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-6)
 
 
 def ask_binary(serving: Serving, name: str, rows: Columns) -> np.ndarray:
@@ -64,7 +68,7 @@ def ask_binary(serving: Serving, name: str, rows: Columns) -> np.ndarray:
 
 def ask_json(serving: Serving, name: str, rows: Columns) -> np.ndarray:
     """The first output of the first two rows, by plain rows of JSON."""
-    body = {"rows": [{key: column[row].tolist() for key, column in rows.items()} for row in range(2)]}
+    body = {"rows": [{key: column[row : row + 1].tolist()[0] for key, column in rows.items()} for row in range(2)]}
     answer = serving.ask(f"/predict/{name}", body)
     assert answer.status == 200, answer.body[:500]
     return np.array([next(iter(each.values())) for each in answer.json()["predictions"]])
