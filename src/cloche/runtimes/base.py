@@ -41,6 +41,8 @@ class RuntimeSpec(msgspec.Struct, frozen=True, kw_only=True):
     entry: str
     #: Every file of the bundle that the runtime needs besides `entry`: the code and data of a Python class.
     files: tuple[str, ...] = ()
+    #: Columns that stand side by side in the graph's first input.
+    stacked: tuple[str, ...] = ()
     #: What turns text into the graph's tensors, where the model takes text.
     step: StepSpec | None = None
     #: Threads for one row, as online requests have.

@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from cloche.core.errors import MissingExtraError, ModelError
 from cloche.core.signature import Array, Columns, Field, Signature
-from cloche.runtimes.base import Read, Runtime, RuntimePlace, RuntimeSpec, StepSpec
+from cloche.runtimes.base import Read, Runtime, RuntimePlace, RuntimeSpec
 from cloche.runtimes.steps import SteppedRuntime, load_step
 
 #: ONNX Runtime's words for a tensor's type -> the signature's.
@@ -30,6 +30,11 @@ DATATYPES: Mapping[str, str] = {
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
+}
+
+_STACK_TYPES: Mapping[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
 }
 
 #: What ONNX Runtime raises: its classes have no common parent but Exception, and each release adds some.
@@ -100,15 +105,21 @@ class OnnxRuntime:
 
     in_process = True
 
-    def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
+    def __init__(self, session: ort.InferenceSession, signature: Signature, stacked: tuple[str, ...] = ()) -> None:
         nodes_in, nodes_out = session.get_inputs(), session.get_outputs()
-        _check_fields("input", signature.inputs, nodes_in)
+        #: Columns that stand side by side in an input of this name and type.
+        self._stacked = stacked
+        if stacked:
+            self._stack_name, self._stack_type = nodes_in[0].name, _STACK_TYPES[nodes_in[0].type]
+            nodes_in = nodes_in[1:]
+        inputs = tuple(field for field in signature.inputs if field.name not in stacked)
+        _check_fields("input", inputs, nodes_in)
         _check_fields("output", signature.outputs, nodes_out)
         self._run = session.run
         #: (column, name in the graph, the graph wants [n, 1], strings)
         self._inputs = [
             (field.name, node.name, len(node.shape) == len(field.shape) + 1, field.datatype == "BYTES")
-            for field, node in zip(signature.inputs, nodes_in, strict=True)
+            for field, node in zip(inputs, nodes_in, strict=True)
         ]
         self._output_names = [node.name for node in nodes_out]
         #: (column, number of axes, sizes after the first where every one is known)
@@ -125,14 +136,17 @@ class OnnxRuntime:
         """
         threads = spec.bulk_threads if place.bulk else spec.threads
         if spec.step is None:
-            return cls(open_session(read(spec.entry), threads, place.device), signature)
+            return cls(open_session(read(spec.entry), threads, place.device), signature, spec.stacked)
         step = load_step(spec.step, read)  # first: what is missing is told before a large graph is opened
         session = open_session(read(spec.entry), threads, place.device)
-        inner = cls(session, _behind(spec.step, session, signature))
+        inner = cls(session, _behind(spec, session, signature), spec.stacked)
         return SteppedRuntime(step, spec.step, inner, signature)
 
     def run(self, columns: Columns, timeout_s: float | None = None) -> Columns:
         feed: dict[str, Array] = {}
+        if self._stacked:
+            column = self._stack(columns)
+            feed[self._stack_name] = column
         for name, graph_name, column_vector, strings in self._inputs:
             column = columns[name]
             if strings:
@@ -148,15 +162,21 @@ class OnnxRuntime:
             answers[output[0]] = _fit_output(output, value, rows)
         return answers
 
+    def _stack(self, columns: Columns) -> Array:
+        joined: Array = np.concatenate([columns[name] for name in self._stacked], dtype=self._stack_type)
+        return np.ascontiguousarray(joined.reshape(len(self._stacked), -1).T)
+
     def close(self) -> None:
         self._run = _closed
 
 
-def _behind(step: StepSpec, session: ort.InferenceSession, signature: Signature) -> Signature:
+def _behind(spec: RuntimeSpec, session: ort.InferenceSession, signature: Signature) -> Signature:
     """The signature of the graph behind a step: what the step makes, by name, and the other columns in order."""
-    others = iter([field for field in signature.inputs if field.name not in step.inputs])
-    fields = []
-    for node in session.get_inputs():
+    assert spec.step is not None
+    step, stacked = spec.step, spec.stacked
+    others = iter([field for field in signature.inputs if field.name not in (*step.inputs, *stacked)])
+    fields = [field for field in signature.inputs if field.name in stacked]
+    for node in session.get_inputs()[1 if stacked else 0 :]:
         made = node.name in step.outputs
         field = None if made else next(others, None)
         datatype = DATATYPES.get(node.type, "")

@@ -12,6 +12,7 @@ from onnx import helper
 
 from cloche.bundle.converters import _graph
 from cloche.bundle.converters._forest import ML_DOMAIN, GraphWriter, Tree, Values, Writer, add_forest
+from cloche.bundle.converters._stack import stack_inputs
 from cloche.bundle.converters.base import PROOF_ROWS, Converted, ConvertOptions
 from cloche.bundle.parity import compare
 from cloche.bundle.rows import ARRAY_INPUT, draw_rows, infer_fields, to_columns
@@ -80,7 +81,7 @@ def convert(fitted: Fitted, rows: object | None, options: ConvertOptions) -> Con
         warnings.simplefilter("ignore")
         reference = fitted.answer(fitted.native(head))
         row_s = _time_one_row(fitted, columns)
-    model = _build(fitted, fields, list(reference))
+    model, stacked = _build(fitted, fields, list(reference))
     session = open_session(model.SerializeToString(), 1)
     classes = fitted.boosted.classes
     words = None if classes is None else tuple(str(each) for each in classes)
@@ -89,7 +90,7 @@ def convert(fitted: Fitted, rows: object | None, options: ConvertOptions) -> Con
         for (name, expected), node in zip(reference.items(), session.get_outputs(), strict=True)
     )
     signature = Signature(inputs=fields, outputs=outputs)
-    answers = OnnxRuntime(session, signature).run(head)
+    answers = OnnxRuntime(session, signature, stacked).run(head)
     compare(reference, answers, rtol=options.rtol, atol=options.atol, inputs=head, trees=True)
     _graph.set_output_types(
         model, [field.datatype for field in outputs], [["n", *field.shape[1:]] for field in outputs]
@@ -99,7 +100,7 @@ def convert(fitted: Fitted, rows: object | None, options: ConvertOptions) -> Con
         description=fitted.description,
         task="regression" if classes is None else "classification",
         signature=signature,
-        runtime=RuntimeSpec(kind="onnx", entry=MODEL_FILE),
+        runtime=RuntimeSpec(kind="onnx", entry=MODEL_FILE, stacked=stacked),
         files={MODEL_FILE: model.SerializeToString(deterministic=True)},
         columns=None if rows is None else columns,
         reference=None if rows is None else reference,
@@ -189,7 +190,7 @@ def _time_one_row(fitted: Fitted, columns: Columns) -> float:
     return float(np.median(spent))
 
 
-def _build(fitted: Fitted, fields: tuple[Field, ...], outputs: list[str]) -> Any:
+def _build(fitted: Fitted, fields: tuple[Field, ...], outputs: list[str]) -> tuple[Any, tuple[str, ...]]:
     boosted, writer = fitted.boosted, GraphWriter()
     matrix, places = _add_matrix(writer, fields, fitted.categories, boosted.dtype)
     results = add_booster(writer, matrix, _moved(boosted, places))
@@ -201,8 +202,9 @@ def _build(fitted: Fitted, fields: tuple[Field, ...], outputs: list[str]) -> Any
     ]
     model = writer.finish(inputs, results)
     _graph.rename(model, [field.name for field in fields], outputs)
+    stacked = stack_inputs(model, fields)
     _graph.strip(model)
-    return model
+    return model, stacked
 
 
 def _add_matrix(

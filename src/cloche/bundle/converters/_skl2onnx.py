@@ -32,6 +32,7 @@ from cloche.bundle.converters._original import (
     time_one_row,
 )
 from cloche.bundle.converters._prepare import describe, parts, prepare
+from cloche.bundle.converters._stack import stack_inputs
 from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.parity import compare
 from cloche.core.errors import ConversionError, ModelError
@@ -63,15 +64,15 @@ def convert(model: Any, rows: object | None, options: ConvertOptions) -> Convert
         # About feature names and the like: the user has seen them at fit.
         warnings.simplefilter("ignore")
         original = ask_original(model, given)
-        data, signature = first_exact(original, options)
+        exact = first_exact(original, options)
         row_s = time_one_row(original)
     return Converted(
         framework=f"scikit-learn {sklearn.__version__}",
         description=describe(model),
         task="classification" if is_classifier(model) else "regression",
-        signature=signature,
-        runtime=RuntimeSpec(kind="onnx", entry=MODEL_FILE),
-        files={MODEL_FILE: data},
+        signature=exact.signature,
+        runtime=RuntimeSpec(kind="onnx", entry=MODEL_FILE, stacked=exact.stacked),
+        files={MODEL_FILE: exact.data},
         columns=None if rows is None else given.columns,
         reference=None if rows is None else original.reference,
         unused=given.unused,
@@ -94,24 +95,32 @@ def check_kind(model: Any) -> None:
         raise ConversionError(words, code="CL-E802", hint="call fit before packing") from None
 
 
-def first_exact(original: Original, options: ConvertOptions) -> tuple[bytes, Signature]:
+class Exact(NamedTuple):
+    """An Exact is a graph that answers as the original: its bytes, its signature, and which columns it stacks."""
+
+    data: bytes
+    signature: Signature
+    stacked: tuple[str, ...]
+
+
+def first_exact(original: Original, options: ConvertOptions) -> Exact:
     """The first way whose answers are the original's. Raises the most telling refusal of all ways."""
     refusal: ConversionError | None = None
     reasons: list[Exception] = []
     for way in _ways(original):
         try:
-            model = _convert_one(original, way)
+            model, stacked = _convert_one(original, way)
         except CANNOT as error:
             reasons.append(error)
             continue
         try:
-            signature = _prove(original, model, options)
+            signature = _prove(original, model, stacked, options)
         except ModelError as error:
             reasons.append(error)
         except ConversionError as error:
             refusal = refusal or error
         else:
-            return model.SerializeToString(deterministic=True), signature
+            return Exact(model.SerializeToString(deterministic=True), signature, stacked)
     if refusal is not None:
         raise refusal
     raise ConversionError(
@@ -140,7 +149,7 @@ def _ways(original: Original) -> Iterator[Way]:
         yield Way(dict.fromkeys(numbers, FloatTensorType), joined)
 
 
-def _convert_one(original: Original, way: Way) -> ModelProto:
+def _convert_one(original: Original, way: Way) -> tuple[ModelProto, tuple[str, ...]]:
     fields = original.fields
     kinds = [
         StringTensorType if f.datatype == "BYTES" else way.types.get(f.datatype, DoubleTensorType) for f in fields
@@ -164,8 +173,9 @@ def _convert_one(original: Original, way: Way) -> ModelProto:
     boolean = original.reference[outputs[0]].dtype.kind == "b"
     _graph.set_outputs(model, sources, boolean=boolean)
     _graph.rename(model, [field.name for field in fields], outputs)
+    stacked = stack_inputs(model, fields)
     _graph.strip(model)
-    return model
+    return model, stacked
 
 
 def _convert_proto(model: Any, initial: list[tuple[str, Any]]) -> ModelProto:
@@ -197,7 +207,7 @@ def _has_encoder(model: Any) -> bool:
     return any(isinstance(part, (OneHotEncoder, OrdinalEncoder)) for part in parts(model))
 
 
-def _prove(original: Original, model: ModelProto, options: ConvertOptions) -> Signature:
+def _prove(original: Original, model: ModelProto, stacked: tuple[str, ...], options: ConvertOptions) -> Signature:
     """The signature as the graph answers it. Raises ConversionError where it answers otherwise; ModelError."""
     session = open_session(model.SerializeToString(), 1)
     classes = tuple(str(each) for each in getattr(original.model, "classes_", ())) or None
@@ -208,7 +218,7 @@ def _prove(original: Original, model: ModelProto, options: ConvertOptions) -> Si
     )
     _graph.set_output_types(model, datatypes, [["n", *field.shape[1:]] for field in outputs])
     signature = Signature(inputs=original.fields, outputs=outputs)
-    runtime = OnnxRuntime(session, signature)
+    runtime = OnnxRuntime(session, signature, stacked)
     compare(
         original.reference,
         runtime.run(original.columns),

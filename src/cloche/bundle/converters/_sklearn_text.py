@@ -109,9 +109,10 @@ def _build(
     others = {name: original.columns[name] for name in parts.others}
     fields = (field, *(each for name in parts.others for each in original.fields if each.name == name))
     rest = Original(parts.rest, made, {tensor: made, **others}, fields, original.reference, None)
-    data, signature = _skl2onnx.first_exact(rest, options)
-    files = {_skl2onnx.MODEL_FILE: data, **files}
-    return RuntimeSpec(kind="onnx", entry=_skl2onnx.MODEL_FILE, step=spec), files, signature.outputs
+    exact = _skl2onnx.first_exact(rest, options)
+    files = {_skl2onnx.MODEL_FILE: exact.data, **files}
+    runtime = RuntimeSpec(kind="onnx", entry=_skl2onnx.MODEL_FILE, step=spec, stacked=exact.stacked)
+    return runtime, files, exact.signature.outputs
 
 
 def _npy(array: Array) -> bytes:
