@@ -7,10 +7,11 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import weakref
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 from urllib.parse import quote
 
 import msgspec
@@ -21,11 +22,13 @@ from cloche.app.project import Project, open_project
 from cloche.app.up import aliases_of, check_code, describe_worker
 from cloche.app.worker import Loaded, WorkerConfig, build, load
 from cloche.bundle.bundle import Bundle
+from cloche.bundle.rows import to_columns
 from cloche.core.board import Board, Role, Slot
 from cloche.core.errors import ClocheError, ConfigError
 from cloche.core.platform import process_start
 from cloche.serving.http import App
 from cloche.serving.keyring import FollowedKeys
+from cloche.serving.protocols.schema import predictions
 from cloche.serving.state import WorkerState
 from cloche.settings.keys import looks_like_path
 from cloche.store.keys import Keys
@@ -113,6 +116,28 @@ class ModelApp:
             if self._loaded is not None:
                 self._loaded.runtime.close()
                 self._loaded = None
+
+    @overload
+    async def predict(self, rows: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    @overload
+    async def predict(self, rows: Any) -> list[dict[str, Any]]: ...
+
+    async def predict(self, rows: Any) -> Any:
+        """What the model says of one row (a mapping) or of many, for an endpoint of one's own.
+
+        Rows of concurrent callers are joined in batches, under the deadline of the deployment; answers are as over
+        HTTP. Raises InputError, BusyError, ModelError.
+        """
+        deployment = (await self._app()).predictions.deployment
+        is_one = isinstance(rows, Mapping)
+        prepared = deployment.engine.prepare(to_columns([rows] if is_one else rows, deployment.engine.signature))
+        outputs = prepared.cached
+        if outputs is None:
+            now = time.monotonic()
+            outputs, _, _ = await deployment.batcher.submit(prepared, now + deployment.deadline_s, now)
+        answers = predictions(outputs, deployment.engine.signature)
+        return answers[0] if is_one else answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
