@@ -180,3 +180,15 @@ def test_a_model_that_does_not_load_says_so_at_the_start(folder: Path, models: M
     [message] = sent
     assert message["type"] == "lifespan.startup.failed"
     assert "CL-E303" in message["message"]
+
+
+def test_an_endpoint_of_ones_own_asks_the_same_batcher(models: ModelApp, label: str) -> None:
+    async def scenario() -> Any:
+        one, many = await asyncio.gather(models.predict(ROW), models.predict([ROW, ROW]))
+        with pytest.raises(cloche.InputError):
+            await models.predict({**ROW, "visits": "many"})
+        return one, many
+
+    one, many = asyncio.run(scenario())
+    assert set(one["probabilities"]) == {"no", "yes"}
+    assert [one["label"], *(each["label"] for each in many)] == [label] * 3
