@@ -28,7 +28,7 @@ class BreastCancer(Model):
             return {"predictions": self.model(payload["instances"])}
         labels = self.model(payload.inputs[0].as_numpy())
         output = InferOutput(name="label", shape=[len(labels)], datatype="INT64", data=labels)
-        return InferResponse(response_id=payload.id, model_name=self.name, infer_outputs=[output])
+        return InferResponse(response_id=payload.id or "1", model_name=self.name, infer_outputs=[output])
 
 
 if __name__ == "__main__":
