@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -296,3 +297,23 @@ def test_lists_of_a_stream_are_arrays_where_they_are_even() -> None:
         assert raised.value.details[0]["row"] == 1
     stacked = read_arrow(arrow_of({"left": [1, 3], "right": [2.0, 4.0]}), MATRIX)
     assert stacked["x"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_tables_are_read_and_written_without_pandas() -> None:
+    # loading it takes a second, and would do so in the middle of somebody's request
+    code = """if True:
+        import sys
+        import numpy as np
+        from cloche.core.signature import Field, Signature
+        from cloche.serving.bodies import _pyarrow as half
+        kinds = {"FP64": [1.5, np.nan], "INT64": [1, 2], "BOOL": [True, False], "BYTES": ["a", "é"]}
+        fields = tuple(Field(name=kind, datatype=kind, shape=(-1,), missing=kind == "FP64") for kind in kinds)
+        signature = Signature(inputs=fields, outputs=fields)
+        columns = {field.name: np.array(kinds[field.name], field.numpy_type) for field in fields}
+        for write, read in ((half.write_file, half.read_file), (half.write_stream, half.read_stream)):
+            back = read(write(columns, signature), signature)
+            for name in kinds:
+                assert np.array_equal(back[name], columns[name], equal_nan=name == "FP64"), back
+        sys.exit("pandas" in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

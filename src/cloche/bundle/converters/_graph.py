@@ -195,6 +195,7 @@ def strip(model: ModelProto) -> None:
         value.doc_string = ""
     domains = {"", *(_domain(node.domain) for each in graphs(model) for node in each.node)}
     kept = [each for each in model.opset_import if _domain(each.domain) in domains]
+    kept.sort(key=lambda each: _domain(each.domain))  # the converter has them in a set
     del model.opset_import[:]
     model.opset_import.extend(kept)
 

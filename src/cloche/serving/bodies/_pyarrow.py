@@ -142,13 +142,33 @@ def _to_array(field: Field, column: Any) -> Array | None:
     if column.null_count and not (field.missing and (field.datatype in FLOATS or field.datatype == "BYTES")):
         return None
     if field.datatype == "BYTES":
-        return column.to_numpy(zero_copy_only=False).reshape(shape) if _is_text(column.type) else None
+        return np.array(column.to_pylist(), dtype=object).reshape(shape) if _is_text(column.type) else None
     if field.datatype == "BOOL":
-        return column.to_numpy(zero_copy_only=False).reshape(shape) if pa.types.is_boolean(column.type) else None
+        return _bits(column).reshape(shape) if pa.types.is_boolean(column.type) else None
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         return None
-    array = _fitted(column.to_numpy(zero_copy_only=False), field)
+    array = _fitted(_numbers(column), field)
     return None if array is None else array.reshape(shape)
+
+
+# `to_numpy` and `pa.array` would load pandas where it is installed: a second of work, in the middle of a request.
+
+
+def _numbers(column: Any) -> Array:
+    """The numbers of a column; where one is missing, all as floats."""
+    if not column.null_count:
+        return np.from_dlpack(column)
+    floats: Any = column if pa.types.is_floating(column.type) else column.cast(pa.float64())
+    _, data = floats.buffers()
+    dtype = np.dtype(floats.type.to_pandas_dtype())
+    array: Array = np.frombuffer(data, dtype)[floats.offset : floats.offset + len(floats)].copy()
+    array[~_bits(column.is_valid())] = np.nan
+    return array
+
+
+def _bits(column: Any) -> Array:
+    bits: Array = np.from_dlpack(column.cast(pa.uint8())).astype(bool)
+    return bits
 
 
 def _fitted(array: Array, field: Field) -> Array | None:
@@ -189,7 +209,15 @@ def _to_table(columns: Columns) -> Any:
 
 def _to_arrow(column: Array) -> Any:
     flat = np.ascontiguousarray(column).ravel()
-    array = pa.array(flat, pa.string()) if column.dtype == object else pa.array(flat)
+    if column.dtype == object:
+        texts = [text.encode() for text in flat.tolist()]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+        array = pa.Array.from_buffers(pa.large_string(), len(flat), buffers).cast(pa.string())
+    else:
+        bits = np.packbits(flat, bitorder="little") if column.dtype == bool else flat
+        kind = pa.from_numpy_dtype(column.dtype)
+        array = pa.Array.from_buffers(kind, len(flat), [None, pa.py_buffer(bits)])
     for size in reversed(column.shape[1:]):
         array = pa.FixedSizeListArray.from_arrays(array, size)
     return array

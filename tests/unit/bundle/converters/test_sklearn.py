@@ -302,3 +302,24 @@ def test_looking_at_a_model_imports_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["ConfigError", "[]"]
+
+
+def test_two_processes_make_the_same_file() -> None:
+    # skl2onnx keeps operator sets in a set, whose order is each process's own
+    code = """if True:
+        import hashlib, numpy as np
+        from sklearn.ensemble import GradientBoostingRegressor
+        from cloche.bundle.converters.base import ConvertOptions, find_converter
+        rows = np.arange(40.0).reshape(20, 2)
+        model = GradientBoostingRegressor(n_estimators=3, random_state=0).fit(rows, rows[:, 0])
+        files = find_converter(model).convert(model, rows, ConvertOptions()).files
+        print(sorted((name, hashlib.sha256(data).hexdigest()) for name, data in files.items()))
+    """
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": str(seed)}, check=True, stdout=subprocess.PIPE
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(said) == 1
+    assert b"model.onnx" in said.pop()
