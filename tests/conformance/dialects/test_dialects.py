@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from tests.unit.serving.conftest import SIGNATURE, Door, Response, board, make_door, run
@@ -364,5 +367,31 @@ def test_only_a_model_of_texts_and_vectors_speaks_of_embeddings(make_door: MakeD
         assert "openai" not in {dialect.name for dialect in door.dialects}
         answer: Response = await door.call("POST", "/v1/embeddings", b"{}")
         assert answer.status == 404
+
+    run(scenario())
+
+
+def test_every_path_is_described_documented_and_guarded(make_door: MakeDoor, run: Run) -> None:
+    reference = (Path(__file__).parents[3] / "docs/reference/http.md").read_text()
+
+    async def scenario() -> None:
+        live = msgspec.structs.replace(make_encoder(make_door).live, aliases=("champion",))
+        door = make_door(policy=Policy(keys_required=True, loopback=True))
+        asked = 0
+        for dialect in (one(live) for one in find_dialects()):
+            described = dialect.openapi()
+            ways = [("POST", path) for path in dialect.paths()] + [("GET", one.path) for one in dialect.routes()]
+            for method, path in ways:
+                # versions and labels stand in words at the path that they are a twin of
+                below = re.search(r"/versions/3|/labels/champion", path)
+                twin = path.replace(below[0], "") if below else path
+                operation = described[twin][method.lower()]
+                assert below is None or path[: below.end()] in operation["description"]
+                shown = twin.replace("fraud", "{deployment}" if dialect.name == "cloche" else "{model}")
+                assert f"`{shown}`" in reference or f"`…/{shown.rpartition('/')[2]}`" in reference
+                answer = await door.call(method, path, b"{}")
+                assert answer.status == (200 if path in ("/ping", "/health") else 401)
+                asked += 1
+        assert asked > 20
 
     run(scenario())

@@ -119,6 +119,19 @@ def test_without_pyarrow_the_caller_is_told_what_to_do(
     run(scenario())
 
 
+@pytest.mark.parametrize("first", ["1,2", "1.5,1.5", "0.0,1.0", "-3,1e5", "nan,2", ",2", "0,2"])
+def test_a_row_in_place_of_the_header_is_refused_and_not_lost(first: str) -> None:
+    with pytest.raises(InputError, match="the first line holds numbers") as raised:
+        csv_body.CsvBody(MATRIX).read(f"{first}\n3,4\n".encode())
+    assert raised.value.code == "CL-E102"
+    years = Signature(
+        inputs=tuple(Field(name=name, datatype="FP64", shape=(-1,)) for name in ("2019", "2020")),
+        outputs=MATRIX.outputs,
+    )
+    columns = csv_body.CsvBody(years).read(b"2019,2020\n3,4\n")
+    assert {name: column.tolist() for name, column in columns.items()} == {"2019": [3.0], "2020": [4.0]}
+
+
 @pytest.mark.parametrize("content_type", [b"text/html", b"text/csv;charset=latin-1", b"", b"csv", b"\xff/csv"])
 def test_another_media_type_is_refused_and_those_that_are_there_named(content_type: bytes) -> None:
     with pytest.raises(InputError) as raised:
@@ -133,6 +146,8 @@ def test_a_matrix_comes_as_its_columns_by_any_names() -> None:
         assert columns["x"].dtype == np.float32
     columns = csv_body.CsvBody(MATRIX).read(b'x\n"[1, 2]"\n')
     assert columns["x"].tolist() == [[1.0, 2.0]]
+    for header in ("0,1", "1.5,b"):
+        assert csv_body.CsvBody(MATRIX).read(f"{header}\n1,2\n".encode())["x"].tolist() == [[1.0, 2.0]]
     with pytest.raises(InputError, match="column `x` is missing"):
         Layout(MATRIX, ["a", "b", "c"])
     with pytest.raises(InputError, match="came twice"):

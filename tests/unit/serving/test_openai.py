@@ -76,3 +76,38 @@ def test_another_model_or_another_width_is_refused() -> None:
     with pytest.raises(InputError, match="input") as raised:
         ask(input=[[1, 2]])
     assert "tokens are not taken" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"input": [1]}, "input"),
+        ({"input": None}, "input"),
+        ({"encoding_format": "hex"}, "encoding_format"),
+        ({"dimensions": "3"}, "dimensions"),
+        ({"dimensions": 2}, "dimensions"),
+        ({"model": 1}, "model"),
+        ({"inptu": "x"}, "inptu"),  # passed over, it would mislead
+    ],
+)
+def test_an_error_names_the_member_as_openai_does(members: dict[str, Any], param: str) -> None:
+    with pytest.raises(InputError) as raised:
+        ask(**members)
+    told = msgspec.json.decode(dialect().problem(raised.value, "id").body)["error"]
+    assert told["param"] == param
+    assert param in told["message"]
+
+
+def test_a_member_of_any_length_is_told_in_a_few_words() -> None:
+    with pytest.raises(InputError) as raised:
+        ask(**{"x" * 100_000: 1})
+    assert len(str(raised.value)) < 400
+
+
+def test_a_width_that_the_signature_does_not_know_is_not_promised() -> None:
+    signature = Signature(inputs=(TEXT,), outputs=(msgspec.structs.replace(VECTOR, shape=(-1, -1)),))
+    made = OpenAiDialect(msgspec.structs.replace(dialect()._live, signature=signature))
+    for width in (-1, 3):
+        with pytest.raises(InputError, match=r"dimensions") as raised:
+            made.decode(msgspec.json.encode({"model": "minilm", "input": "x", "dimensions": width}), {})
+        assert raised.value.hint == "leave it out"

@@ -59,6 +59,7 @@ def test_a_model_of_several_outputs_answers_records(make_door: MakeDoor, run: Ru
         {"dataframe_split": {"columns": ["left", "right"], "index": [0, 1], "data": [[2, 1], [3, 4]]}},
         {"dataframe_split": {"columns": [0, 1], "data": [[2, 1], [3, 4]]}, "params": {}},
         {"dataframe_records": [{"x": [2, 1]}, {"x": [3, 4]}], "params": None},
+        {"dataframe_records": [{"left": 2, "right": 1}, {"right": 4, "left": 3}]},
     ]
 
     async def scenario() -> None:
@@ -102,6 +103,10 @@ def test_the_nan_of_mlflows_client_is_a_missing_number(make_door: MakeDoor, run:
         ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, "2"]]}}, "`b` of row 0 is a string"),
         ({"dataframe_records": {"x": [1, 2]}}, "`dataframe_records` is an object"),
         ({"dataframe_records": [[1, 2]]}, "row 0 is a list"),
+        ({"dataframe_records": [{"a": 1, "b": 2}, {"a": 1}, 3]}, "row 1 has other columns (and 1 more)"),
+        ({"dataframe_records": [{"a": 1, "b": "2"}]}, "`b` of row 0 is a string"),
+        ({"dataframe_records": [{"a": 1, "b": 2, "c": 3}]}, "`x` is missing from row 0"),
+        ({"dataframe_records": []}, "no rows"),
         ({"instances": [[1, 2, 3]]}, "wrong shape"),
         ([[1, 2]], "can't be read"),
     ],

@@ -186,3 +186,15 @@ def test_an_alias_is_a_label(make_door: MakeDoor, run: Run) -> None:
         ]
 
     run(scenario())
+
+
+def test_the_forms_that_the_documents_show_are_described(make_door: MakeDoor, run: Run) -> None:
+    async def scenario() -> None:
+        live = msgspec.structs.replace(halves(make_door).live, aliases=("champion",))
+        paths = TfServingDialect(live).openapi()
+        content = paths["/v1/models/fraud:predict"]["post"]["requestBody"]["content"]
+        by_row, by_column = content["application/json"]["schema"]["oneOf"]
+        assert [kind["type"] for kind in by_row["properties"]["instances"]["items"]["anyOf"][1:]] == ["number"]
+        assert [kind["type"] for kind in by_column["properties"]["inputs"]["anyOf"]] == ["object", "array"]
+
+    run(scenario())

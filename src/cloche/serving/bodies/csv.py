@@ -55,6 +55,7 @@ class CsvBody:
         if not header:
             raise InputError("the body is empty", code="CL-E102", hint="send a line with the names of the inputs")
         _check_commas(header, self._signature)
+        _check_names(header, self._signature)
         layout = Layout(self._signature, header)
         columns = [(field, _reader(field)) for field in layout.fields]
         parts: list[Columns] = []
@@ -82,6 +83,29 @@ def _check_commas(header: Sequence[str], signature: Signature) -> None:
         for other, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if other in header[0]:
                 raise InputError(f"the columns are separated by {name}", code="CL-E102", hint="send commas")
+
+
+def _check_names(header: Sequence[str], signature: Signature) -> None:
+    """Raises InputError where a row stands in place of the header, and would be lost without a word.
+
+    A model of one matrix takes columns of any names. 0, 1, 2, … are names, as pandas writes them.
+    """
+    is_named = header == [str(at) for at in range(len(header))] or any(map(signature.input, header))
+    if not is_named and all(map(_is_number, header)):
+        raise InputError(
+            "the first line holds numbers, where the names of the columns belong",
+            code="CL-E102",
+            where="request body",
+            hint="send a line of names before the rows",
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -32,7 +32,7 @@ class Layout:
                 hint="send each once",
             )
         self._names = list(names)
-        self._matrix = _matrix(signature, names)
+        self._matrix = matrix_of(signature, names)
         if self._matrix is not None:
             field = self._matrix
             self.fields = [
@@ -73,7 +73,8 @@ def row_values(array: Array) -> int:
     return math.prod(array.shape[1:])
 
 
-def _matrix(signature: Signature, names: Sequence[str]) -> Field | None:
+def matrix_of(signature: Signature, names: Sequence[str]) -> Field | None:
+    """The only input, where it is a matrix that columns of these names make up."""
     if len(signature.inputs) != 1:
         return None
     (field,) = signature.inputs

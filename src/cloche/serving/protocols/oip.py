@@ -246,23 +246,27 @@ class OipDialect:
         return Response(body, status_code=200 if ready else 503, media_type="application/json")
 
     def openapi(self) -> Mapping[str, Any]:
-        base, _ = self._bases()
+        base, version = self._bases()
+        also = f"The same below `{version}`."
         ok = json_responses()
+        model = {"operationId": "oip_model", "summary": "The model's metadata", "description": also,
+                 "responses": ok}  # fmt: skip
         return {
             "/v2": {"get": {"operationId": "oip_server", "summary": "The server's metadata", "responses": ok}},
             "/v2/models": {"get": {"operationId": "oip_models", "summary": "What is live", "responses": ok}},
-            base: {"get": {"operationId": "oip_model", "summary": "The model's metadata", "responses": ok}},
+            base: {"get": model},
             f"{base}/ready": {
                 "get": {
                     "operationId": "oip_model_ready",
                     "summary": "Whether the model answers",
+                    "description": also,
                     "responses": {"200": {"description": "Ready."}, "503": {"description": "Not ready."}},
                 }
             },
-            f"{base}/infer": {"post": self._operation()},
+            f"{base}/infer": {"post": self._operation(also)},
         }
 
-    def _operation(self) -> dict[str, Any]:
+    def _operation(self, also: str) -> dict[str, Any]:
         error = {
             "type": "object",
             "properties": {"error": {"type": "string"}},
@@ -283,6 +287,7 @@ class OipDialect:
         return {
             "operationId": f"oip_infer_{self._live.deployment}",
             "summary": f"Ask {self._live.deployment} by the Open Inference Protocol v2",
+            "description": also,
             "requestBody": {
                 "required": True,
                 "content": {

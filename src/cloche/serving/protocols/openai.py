@@ -7,6 +7,7 @@ OpenAI's clients understand as well.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,9 +29,11 @@ INPUT = "text"
 OUTPUT = "embedding"
 _JSON = (b"content-type", b"application/json")
 _Encoding = Literal["float", "base64"]
+#: Where msgspec says which member it means.
+_MEMBER = re.compile(r"`(?:\$\.)?(\w+)[^`]*`$")
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
     model: str
     input: str | list[str]
     encoding_format: _Encoding = "float"
@@ -52,6 +55,9 @@ class OpenAiDialect:
         self._decode = msgspec.json.Decoder(_Request).decode
         self._encode = msgspec.json.Encoder().encode
         self._text = live.signature.inputs[0]
+        width = live.signature.outputs[0].shape[1]
+        #: How long a vector is, where the signature knows.
+        self._width = width if width >= 0 else None
         self._names = (live.deployment, live.model, live.ref)
 
     @classmethod
@@ -76,17 +82,19 @@ class OpenAiDialect:
             request = self._decode(body)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             problem = words.unread(body, error)
-            if "$.input" in problem.message:
+            member = _MEMBER.search(problem.message)
+            problem.where = member[1] if member is not None else None
+            if problem.where == "input":
                 problem.hint = "a text or a list of texts; tokens are not taken"
             raise problem from None
         if request.model not in self._names:
             raise NotFoundError(
                 f"the model {request.model[:60]!r} is not live", code="CL-E305", hint=f"{self._names[0]} is"
             )
-        width = self._live.signature.outputs[0].shape[1]
-        if request.dimensions not in (None, width):
+        if request.dimensions is not None and request.dimensions != self._width:
+            hint = "leave it out" if self._width is None else f"it is {self._width}"
             raise InputError(
-                f"`dimensions` is {request.dimensions}", code="CL-E110", where="dimensions", hint=f"it is {width}"
+                f"`dimensions` is {request.dimensions}", code="CL-E110", where="dimensions", hint=hint
             )
         texts = [request.input] if isinstance(request.input, str) else request.input
         if not texts:
@@ -128,8 +136,11 @@ class OpenAiDialect:
                 "model": {"type": "string", "enum": list(dict.fromkeys(self._names))},
                 "input": {"anyOf": [{"type": "string"}, texts]},
                 "encoding_format": {"type": "string", "enum": ["float", "base64"]},
+                "dimensions": {"enum": [None] if self._width is None else [None, self._width]},
+                "user": {"type": ["string", "null"]},
             },
             "required": ["model", "input"],
+            "additionalProperties": False,
         }
         example = {"model": self._names[0], "input": [str(self._live.examples[INPUT][0])]}
         error = {

@@ -19,7 +19,7 @@ from cloche.core.errors import ClocheError, InputError
 from cloche.core.signature import Columns, Signature
 from cloche.engine.validate import MOST_PROBLEMS, Flag, Problem, refuse
 from cloche.serving.bodies.base import Bodies, Table
-from cloche.serving.bodies.layout import Layout
+from cloche.serving.bodies.layout import Layout, matrix_of
 from cloche.serving.problems import headers_of, sentence_of, status_of
 from cloche.serving.protocols import words
 from cloche.serving.protocols.base import Answer, Live, flag_headers
@@ -132,23 +132,40 @@ class SageMakerDialect:
             return self._forms.rows(value)
         if not isinstance(value, list):
             raise _wrong(f"`{form}` is {kind_of(value)}", "a list of objects")
-        return self._reader.from_values(value)
+        return self._from_records(value)
+
+    def _from_records(self, rows: list[Any]) -> Columns:
+        names = list(rows[0]) if rows and isinstance(rows[0], dict) else []
+        if matrix_of(self._live.signature, names) is None:
+            return self._reader.from_values(rows)
+        # a frame of a model that was trained on an array: its columns are the array's
+        odd = [
+            Problem("CL-E102", f"row {number} has other columns", None, number, "those of row 0")
+            for number, row in enumerate(rows)
+            if not isinstance(row, dict) or row.keys() != rows[0].keys()
+        ]
+        if odd:
+            raise refuse(odd[:MOST_PROBLEMS], where=f"request body, row {odd[0].row}")
+        return self._from_table(names, [[row[name] for name in names] for row in rows])
 
     def _from_split(self, raw: msgspec.Raw) -> Columns:
         try:
             split = self._split(raw)
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             raise words.unread(bytes(raw), error) from None
-        layout = Layout(self._live.signature, [str(name) for name in split.columns])
+        return self._from_table([str(name) for name in split.columns], split.data)
+
+    def _from_table(self, names: list[str], rows: list[list[Any]]) -> Columns:
+        layout = Layout(self._live.signature, names)
         width = len(layout.fields)
         uneven = [
             Problem("CL-E102", f"row {number} has {len(row)} values", None, number, f"{width}, as `columns`")
-            for number, row in enumerate(split.data)
+            for number, row in enumerate(rows)
             if len(row) != width
         ]
         if uneven:
             raise refuse(uneven[:MOST_PROBLEMS], where=f"request body, row {uneven[0].row}")
-        columns = zip(*split.data, strict=True) if split.data else ((),) * width
+        columns = zip(*rows, strict=True) if rows else ((),) * width
         named = zip(layout.fields, columns, strict=True)
         return layout.join(read_values(layout.fields, {field.name: list(column) for field, column in named}))
 

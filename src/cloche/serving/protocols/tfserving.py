@@ -160,29 +160,35 @@ class TfServingDialect:
         return Response(self._encode(body), media_type="application/json")
 
     def openapi(self) -> Mapping[str, Any]:
-        base = self._bases()[0]
+        base, *others = self._bases()
+        also = f"The same below {' and '.join(f'`{one}`' for one in others)}."
         ok = json_responses()
         status = {**ok, "503": {**ok["200"], "description": "Not ready, or not any more."}}
-        state = {"operationId": "tf_status", "summary": "The state of the version", "responses": status}
+        state = {"operationId": "tf_status", "summary": "The state of the version", "description": also,
+                 "responses": status}  # fmt: skip
         return {
             "/v1/models": {"get": {"operationId": "tf_models", "summary": "What is live", "responses": ok}},
             base: {"get": state},
             f"{base}/metadata": {
                 "get": {"operationId": "tf_metadata", "summary": "Inputs and outputs as TensorFlow has them",
-                        "responses": ok}
+                        "description": also, "responses": ok}
             },
-            f"{base}:predict": {"post": self._operation()},
+            f"{base}:predict": {"post": self._operation(also)},
         }  # fmt: skip
 
-    def _operation(self) -> dict[str, Any]:
+    def _operation(self, also: str) -> dict[str, Any]:
         inputs = self._live.signature.inputs
-        row = {"$ref": "#/components/schemas/Row"}
-        columns = {
+        row: dict[str, Any] = {"$ref": "#/components/schemas/Row"}
+        columns: dict[str, Any] = {
             "type": "object",
             "properties": {field.name: {"type": "array", "items": input_schema(field)} for field in inputs},
             "required": [field.name for field in inputs],
             "additionalProperties": False,
         }
+        if len(inputs) == 1:  # goes unnamed as well
+            value = input_schema(inputs[0])
+            row = {"anyOf": [row, value]}
+            columns = {"anyOf": [columns, {"type": "array", "items": value}]}
         rows = {"type": "object", "properties": {"instances": {"type": "array", "items": row, "minItems": 1}},
                 "required": ["instances"], "additionalProperties": False}  # fmt: skip
         by_column = {"type": "object", "properties": {"inputs": columns}, "required": ["inputs"],
@@ -192,6 +198,7 @@ class TfServingDialect:
         return {
             "operationId": f"tf_predict_{self._live.deployment}",
             "summary": f"Ask {self._live.deployment} as TF Serving and KServe v1 are asked",
+            "description": also,
             "requestBody": {
                 "required": True,
                 "content": {

@@ -12,6 +12,8 @@ from cloche.core.errors import InputError
 
 #: Names that are compared to find what was meant; more would cost too much.
 _MOST_COMPARED = 500
+#: What is said of a type or a form.
+_LONGEST = 200
 _AT = re.compile(r"\(byte (\d+)\)")
 _NOT_A_NUMBER = re.compile(rb"-?(?:nan|inf(?:inity)?)\b", re.IGNORECASE)
 _PYTHON = re.compile(rb"'|(?:None|True|False)\b")
@@ -57,6 +59,7 @@ def plain(error: Exception) -> str:
     """The words of msgspec about a type or a form, without the names that Python has for types."""
     text = str(error)
     text = _TYPE.sub(lambda found: _name(found[1]), text)
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"  # it may name a caller's member
     return text.replace("Object missing required field", "there is no").replace("Expected", "expected")
 
 
