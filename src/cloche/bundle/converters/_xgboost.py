@@ -172,7 +172,7 @@ def _forest_of(booster: dict[str, Any]) -> tuple[dict[str, Any], Sequence[float]
     """The trees, and what the leaves of each are multiplied by."""
     if booster["name"] == "gbtree":
         forest = booster["model"]
-        return forest, [1.0] * len(forest["trees"])
+        return forest, forest.get("weight_drop") or [1.0] * len(forest["trees"])  # a dart of 3.4
     if booster["name"] == "dart":
         return booster["gbtree"]["model"], booster["weight_drop"]
     raise refuse(f"the booster {booster['name']} of XGBoost is not converted: it has no trees")
