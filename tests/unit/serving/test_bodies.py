@@ -132,6 +132,17 @@ def test_a_row_in_place_of_the_header_is_refused_and_not_lost(first: str) -> Non
     assert {name: column.tolist() for name, column in columns.items()} == {"2019": [3.0], "2020": [4.0]}
 
 
+def test_an_arrow_file_is_told_from_a_stream() -> None:
+    table = pa.table({"x": [[1.0, 2.0]]})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    made = arrow.ArrowBody(MATRIX)
+    made.prepare()
+    with pytest.raises(InputError, match="an Arrow file, not a stream"):
+        made.read(sink.getvalue().to_pybytes())
+
+
 @pytest.mark.parametrize("content_type", [b"text/html", b"text/csv;charset=latin-1", b"", b"csv", b"\xff/csv"])
 def test_another_media_type_is_refused_and_those_that_are_there_named(content_type: bytes) -> None:
     with pytest.raises(InputError) as raised:

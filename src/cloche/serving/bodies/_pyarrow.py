@@ -27,6 +27,11 @@ _MOST_PIECES = 10_000
 
 def read_stream(body: bytes, signature: Signature) -> Columns:
     """The columns of an Arrow stream. Raises InputError."""
+    if body.startswith(b"ARROW1"):
+        raise InputError(
+            "the body is an Arrow file, not a stream", code="CL-E101", where="request body",
+            hint="write a stream: pyarrow's ipc.new_stream, polars' write_ipc_stream",
+        )  # fmt: skip
     with _told("an Arrow stream"):
         _check_plain(body)
         reader = pa.ipc.open_stream(body)
