@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cloche.core.errors import ModelError
+from cloche.core.errors import InputError, ModelError
 from cloche.core.extras import load_extra
 from cloche.core.signature import Array, Columns
 from cloche.runtimes.base import Read, StepSpec
@@ -44,8 +44,11 @@ class TokenizerStep:
         return cls(tokenizer, spec.inputs[0], spec.outputs)
 
     def run(self, columns: Columns) -> Iterator[tuple[Array, Columns]]:
+        """Places of rows and the tensors of each chunk. Raises InputError for a text without a token."""
         encodings = [self._encode(text) for text in columns[self._column].tolist()]
         lengths = np.array([len(encoding) for encoding in encodings], np.intp)
+        if not lengths.all():  # a tokenizer that adds none of its own
+            raise _empty(int(lengths.argmin()), self._column)
         for places in chunks(lengths):
             longest = int(lengths[places].max(initial=0))
             chosen = [encodings[place] for place in places]
@@ -60,6 +63,16 @@ class TokenizerStep:
             else:
                 row[: len(values)] = values
         return result
+
+
+def _empty(row: int, column: str) -> InputError:
+    message = f"row {row}, {column}: the text has no token"
+    return InputError(
+        message,
+        code="CL-E106",
+        hint="send a text with at least one word",
+        details=[{"row": row, "field": column, "code": "CL-E106", "message": message}],
+    )
 
 
 def chunks(lengths: Array) -> Iterator[Array]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from cloche.core.errors import ModelError
+from cloche.core.errors import InputError, ModelError
 from cloche.runtimes.base import StepSpec
 from cloche.runtimes.steps_tokenizer import TokenizerStep, chunks
 
@@ -49,6 +49,14 @@ def test_it_gives_what_the_library_gives(direction: str) -> None:
     assert tensors["input_ids"].tolist() == [each.ids for each in wanted]
     assert tensors["attention_mask"].tolist() == [each.attention_mask for each in wanted]
     assert tensors["token_type_ids"].tolist() == [each.type_ids for each in wanted]
+
+
+def test_a_text_without_a_token_is_refused_by_row() -> None:
+    made = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(InputError, match="row 1, text: the text has no token") as refused:
+        list(step(made).run(texts("a", " ", "a")))
+    assert refused.value.details[0]["row"] == 1
 
 
 def test_only_what_the_graph_asks_for_is_made() -> None:

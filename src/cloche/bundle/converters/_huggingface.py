@@ -49,7 +49,8 @@ def convert(path: Path, rows: object | None, options: ConvertOptions) -> Convert
     """
     folder = read_folder(path, options.task)
     tokenizer = read_tokenizer(folder)
-    texts = Texts(TEXT, np.array(HARD, object)) if rows is None else read_texts(rows)
+    hard = [text for text in HARD if tokenizer.encode(text).ids]  # no model answers nothing
+    texts = Texts(TEXT, np.array(hard, object)) if rows is None else read_texts(rows)
     source = _from_onnx(folder) or _from_torch(folder)
     names = [value.name for value in source.model.graph.input]
     if unknown := set(names) - TENSORS.keys():
@@ -78,25 +79,25 @@ def convert(path: Path, rows: object | None, options: ConvertOptions) -> Convert
         unused=texts.unused,
         original_bytes=source.size,
     )
-    answers = _answer_hard(converted)
+    answers = _answer_hard(converted, hard)
     converted.signature = msgspec.structs.replace(
         signature, outputs=tuple(_sized(field, answers[field.name].shape) for field in signature.outputs)
     )
     if source.answer is not None:
-        _prove_hard(source.answer(list(HARD)), answers, options)
+        _prove_hard(source.answer(hard), answers, options)
         converted.reference = None if rows is None else source.answer(texts.column[:PROOF_ROWS].tolist())
         converted.original_row_s = _time_one(source.answer, str(texts.column[0]))
     return converted
 
 
-def _answer_hard(converted: Converted) -> Columns:
+def _answer_hard(converted: Converted, hard: list[str]) -> Columns:
     """What the bundle will answer to texts that are hard to cut. Raises ConversionError (CL-E803)."""
     try:
         runtime = load_runtime(
             converted.runtime, converted.signature, converted.files.__getitem__, RuntimePlace(digest="")
         )
         try:
-            return runtime.run({converted.signature.inputs[0].name: np.array(HARD, object)})
+            return runtime.run({converted.signature.inputs[0].name: np.array(hard, object)})
         finally:
             runtime.close()
     except ModelError as error:

@@ -61,6 +61,8 @@ class Given(NamedTuple):
 def given_rows(model: Any, rows: object | None) -> Given:
     """The rows as the model takes them. Raises InputError, ConfigError, ConversionError."""
     names = [str(name) for name in getattr(model, "feature_names_in_", [])]
+    if names == [f"Column_{place}" for place in range(len(names))]:
+        names = []  # what LightGBM before 4.7 calls the columns of an array
     if rows is None:
         if any(isinstance(part, ColumnTransformer) for part in parts(model)):
             raise ConversionError(

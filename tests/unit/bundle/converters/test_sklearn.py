@@ -323,3 +323,12 @@ def test_two_processes_make_the_same_file() -> None:
     }
     assert len(said) == 1
     assert b"model.onnx" in said.pop()
+
+
+def test_names_that_lightgbm_gave_to_an_array_are_no_names() -> None:
+    rows = np.arange(40.0).reshape(20, 2)
+    model = LinearRegression().fit(pd.DataFrame(rows, columns=["Column_0", "Column_1"]), rows[:, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # scikit-learn says that the names are missing
+        converted = convert(model, rows)
+    assert [field.name for field in converted.signature.inputs] == ["x"]
