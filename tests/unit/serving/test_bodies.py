@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -20,6 +21,7 @@ from cloche.serving.bodies import arrow
 from cloche.serving.bodies import csv as csv_body
 from cloche.serving.bodies.base import Bodies, choose
 from cloche.serving.bodies.layout import Layout, spread
+from cloche.serving.protocols.rows import RowReader
 
 Run = Callable[[Any], None]
 MakeDoor = Callable[..., Any]
@@ -143,6 +145,45 @@ def test_an_arrow_file_is_told_from_a_stream() -> None:
         made.read(sink.getvalue().to_pybytes())
 
 
+@pytest.mark.parametrize("before", [1, 8192])  # a block of rows, and one more
+def test_lists_of_unequal_length_in_csv_are_refused_by_name(before: int, make_door: MakeDoor, run: Run) -> None:
+    lists = Signature(
+        inputs=(Field(name="v", datatype="FP32", shape=(-1, -1)), Field(name="n", datatype="INT64", shape=(-1,))),
+        outputs=(),
+    )
+    body = b"v,n\n" + b'"[1, 2]",1\n' * before + b'"[1]",2\n'
+
+    async def scenario() -> None:
+        door = make_door(signature=lists, examples={"v": np.ones((1, 2), np.float32), "n": np.array([1])})
+        answer = await door.call("POST", "/predict/fraud", body, {"content-type": "text/csv"})
+        assert (answer.status, answer.json()["code"]) == (422, "CL-E110"), answer.body
+        assert "the lists of `v` differ in length" in answer.json()["detail"]
+
+    run(scenario())
+
+
+def test_a_whole_number_is_exact_beside_one_that_is_written_as_a_fraction() -> None:
+    whole = Signature(inputs=(Field(name="n", datatype="INT64", shape=(-1,)),), outputs=())
+    columns = csv_body.CsvBody(whole).read(b"n\n9007199254740993\n1.0\n")
+    assert columns["n"].tolist() == [2**53 + 1, 1]
+
+
+def test_an_empty_list_has_the_shape_that_its_field_says() -> None:
+    paths = Signature(inputs=(Field(name="path", datatype="FP32", shape=(-1, -1, 3)),), outputs=())
+    table = pa.table({"path": pa.array([[]], pa.list_(pa.list_(pa.float32())))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    made = arrow.ArrowBody(paths)
+    made.prepare()
+    read = (
+        made.read(sink.getvalue().to_pybytes()),
+        csv_body.CsvBody(paths).read(b"path\n[]\n"),
+        RowReader(paths).read(b'{"path": []}')[0],
+    )
+    assert [columns["path"].shape for columns in read] == [(1, 0, 3)] * 3
+
+
 @pytest.mark.parametrize("content_type", [b"text/html", b"text/csv;charset=latin-1", b"", b"csv", b"\xff/csv"])
 def test_another_media_type_is_refused_and_those_that_are_there_named(content_type: bytes) -> None:
     with pytest.raises(InputError) as raised:
@@ -163,6 +204,9 @@ def test_a_matrix_comes_as_its_columns_by_any_names() -> None:
         Layout(MATRIX, ["a", "b", "c"])
     with pytest.raises(InputError, match="came twice"):
         Layout(MATRIX, ["a", "a"])
+    of_any_width = msgspec.structs.replace(MATRIX, inputs=(Field(name="x", datatype="FP32", shape=(-1, -1)),))
+    with pytest.raises(InputError, match="column `x` is missing"):
+        Layout(of_any_width, [])
 
 
 def test_outputs_of_more_axes_are_columns_or_lists() -> None:

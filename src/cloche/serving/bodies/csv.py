@@ -16,7 +16,7 @@ from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signa
 from cloche.engine.validate import MOST_PROBLEMS, Problem, describe, refuse
 from cloche.serving.bodies.layout import Layout, spread
 from cloche.serving.protocols.values import read_values
-from cloche.serving.protocols.wire_types import MOST_ROWS, too_many
+from cloche.serving.protocols.wire_types import MOST_ROWS, ragged, too_many
 
 #: Rows that are texts at the same time; what was read is arrays.
 _BLOCK = 8192
@@ -68,6 +68,9 @@ class CsvBody:
             rows += len(block)
         if not parts:
             raise InputError("there are no rows", code="CL-E102", where="request body", hint="send at least one")
+        for field in layout.fields:
+            if len({part[field.name].shape[1:] for part in parts}) > 1:
+                raise ragged(field)
         return layout.join(join_rows(parts))
 
     def write(self, outputs: Columns) -> bytes:
@@ -132,8 +135,11 @@ def _block(
     for (field, reader), texts in zip(columns, zip(*block, strict=True), strict=True):
         try:
             read[field.name] = reader(list(texts))
-        except ValueError:
-            problems.extend(_problems(field, reader, texts, start))
+        except ValueError as error:
+            found = _problems(field, reader, texts, start)
+            if not found and isinstance(error.__cause__, InputError):
+                raise error.__cause__ from None  # each cell is good by itself, but not beside the others
+            problems.extend(found)
     if problems:
         problems.sort(key=lambda problem: problem.row or 0)
         raise refuse(problems[:MOST_PROBLEMS], where=f"request body, row {problems[0].row}")
@@ -191,14 +197,21 @@ def _integers(texts: list[str], dtype: np.dtype[Any]) -> Array:
     try:
         values = list(map(int, texts))
     except ValueError:  # 41.0, as a frame writes whole numbers that had gaps once
-        floats = list(map(float, texts))
-        if not all(value.is_integer() for value in floats):
-            raise
-        values = list(map(int, floats))
+        values = list(map(_whole, texts))
     try:
         return np.array(values, dtype)
     except OverflowError:
         raise ValueError("too large") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)  # exact where a float is not: 2^53 + 1
+    except ValueError:
+        value = float(text)
+        if not value.is_integer():
+            raise
+        return int(value)
 
 
 def _check_digits(texts: list[str]) -> None:
@@ -226,7 +239,7 @@ def _arrays(field: Field, texts: list[str]) -> Array:
         values = [msgspec.json.decode(text) for text in texts]
         return read_values([field], {field.name: values})[field.name]
     except (msgspec.DecodeError, RecursionError, InputError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error)) from error
 
 
 def _to_csv(columns: Columns) -> bytes:

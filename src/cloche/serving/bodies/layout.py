@@ -75,7 +75,7 @@ def row_values(array: Array) -> int:
 
 def matrix_of(signature: Signature, names: Sequence[str]) -> Field | None:
     """The only input, where it is a matrix that columns of these names make up."""
-    if len(signature.inputs) != 1:
+    if len(signature.inputs) != 1 or not names:
         return None
     (field,) = signature.inputs
     if len(field.shape) != 2 or field.name in names or field.datatype == "BYTES":

@@ -60,16 +60,27 @@ def python_type(field: Field) -> Any:
 def to_array(field: Field, values: Sequence[Any]) -> Array:
     """A column from its rows' values, of the right types. Raises InputError for lists of unequal length."""
     try:
-        return from_nested(values, len(field.shape) - 1, field.numpy_type, most=MOST_ELEMENTS)
+        array = from_nested(values, len(field.shape) - 1, field.numpy_type, most=MOST_ELEMENTS)
     except RaggedError:
-        raise InputError(
-            f"the lists of `{field.name}` differ in length",
-            code="CL-E110",
-            where="request body",
-            hint="every row of a request needs the same shape; send others in a request of their own",
-        ) from None
+        raise ragged(field) from None
     except TooManyError as error:
         raise too_many(error.count, "elements", MOST_ELEMENTS) from None
+    if array.size:
+        return array
+    # an empty list does not show how long the lists in it would be; the field knows
+    return array.reshape(
+        [size if size >= 0 else came for size, came in zip(field.shape, array.shape, strict=True)]
+    )
+
+
+def ragged(field: Field) -> InputError:
+    """The error for rows of one column whose arrays are not of one shape."""
+    return InputError(
+        f"the lists of `{field.name}` differ in length",
+        code="CL-E110",
+        where="request body",
+        hint="every row of a request needs the same shape; send others in a request of their own",
+    )
 
 
 def type_problem(field: Field, python_type: Any, value: Any, row: int) -> Problem | None:
