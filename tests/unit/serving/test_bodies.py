@@ -22,6 +22,7 @@ from cloche.serving.bodies import csv as csv_body
 from cloche.serving.bodies.base import Bodies, choose
 from cloche.serving.bodies.layout import Layout, spread
 from cloche.serving.protocols.rows import RowReader
+from cloche.serving.protocols.schema import input_schema
 
 Run = Callable[[Any], None]
 MakeDoor = Callable[..., Any]
@@ -182,6 +183,36 @@ def test_an_empty_list_has_the_shape_that_its_field_says() -> None:
         RowReader(paths).read(b'{"path": []}')[0],
     )
     assert [columns["path"].shape for columns in read] == [(1, 0, 3)] * 3
+
+
+@pytest.mark.parametrize(("datatype", "good"), [("INT64", 1), ("UINT8", 1), ("BOOL", True)])
+def test_a_null_that_an_array_can_not_hold_is_refused_in_every_form(
+    datatype: str, good: Any, make_door: MakeDoor, run: Run
+) -> None:
+    optional = Signature(inputs=(Field(name="n", datatype=datatype, shape=(-1,), missing=True),), outputs=())
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, (table := pa.table({"n": [good, None]})).schema) as writer:
+        writer.write_table(table)
+    (stream,) = arrow.ArrowBody.media_types
+    bodies = [
+        ("/predict/fraud", [{"n": good}, {"n": None}], "application/json"),
+        ("/v1/models/fraud:predict", {"instances": [good, None]}, "application/json"),
+        ("/v1/models/fraud:predict", {"inputs": {"n": [good, None]}}, "application/json"),
+        ("/invocations", {"dataframe_split": {"columns": ["n"], "data": [[good], [None]]}}, "application/json"),
+        ("/invocations", b'{"n": null}', "application/jsonl"),
+        ("/invocations", sink.getvalue().to_pybytes(), stream),
+    ]
+
+    async def scenario() -> None:
+        door = make_door(signature=optional, examples={"n": np.array([good], optional.inputs[0].numpy_type)})
+        assert "null" not in input_schema(optional.inputs[0])["type"]
+        for path, body, media_type in bodies:
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            answer = await door.call("POST", path, raw, {"content-type": media_type})
+            assert answer.status == 422, (path, body, answer.body)
+            assert b"is null" in answer.body
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("content_type", [b"text/html", b"text/csv;charset=latin-1", b"", b"csv", b"\xff/csv"])

@@ -27,6 +27,11 @@ def _largest(field: Field) -> float:
     return math.nextafter(float(limits.max) + half_a_step, 0.0)
 
 
+def takes_null(field: Field) -> bool:
+    """Whether a null can be a value of the field: an array of integers or booleans has no place for one."""
+    return field.missing and (field.datatype in FLOATS or field.datatype == "BYTES")
+
+
 def fast_type(field: Field) -> Any:
     """The type that a value of the field is decoded to: as `python_type`, but the floats of an array have no
     bounds yet, since they are checked for less where they are packed."""
@@ -49,7 +54,7 @@ def python_type(field: Field) -> Any:
         inner = Annotated[int, msgspec.Meta(ge=int(low), le=int(high))]
     else:
         inner = bool if field.datatype == "BOOL" else str
-    if field.missing:
+    if takes_null(field):
         inner = inner | None
     for size in reversed(field.shape[1:]):
         limits_of_list = msgspec.Meta(min_length=size, max_length=size) if size >= 0 else msgspec.Meta()
@@ -90,6 +95,8 @@ def type_problem(field: Field, python_type: Any, value: Any, row: int) -> Proble
     except msgspec.ValidationError as error:
         if value is None:
             expected = f"{describe(field)}; pack with rows that have gaps to allow it"
+            if field.missing:
+                expected = f"a value, since {field.datatype} has none for what is missing; pack it as a float"
             return Problem("CL-E106", f"input `{field.name}` of row {row} is null", field.name, row, expected)
         code = "CL-E110" if "length" in str(error) else "CL-E105"
         message = f"input `{field.name}` of row {row} is {kind_of(value)}"
