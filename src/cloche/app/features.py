@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -11,8 +12,10 @@ from cloche.core.errors import ConfigError
 from cloche.core.signature import Columns, Field, Signature, take_rows
 from cloche.engine.features import FeatureRuntime, FeatureSpec, OnMissing, wire_signature
 from cloche.runtimes.base import Runtime
-from cloche.settings.tree import Features
-from cloche.store.lookup import LookupTable
+
+if TYPE_CHECKING:
+    from cloche.settings.tree import Features
+    from cloche.store.lookup import LookupTable
 
 #: Keys that examples are made of.
 _EXAMPLES = 4
@@ -49,7 +52,7 @@ def describe_features(features: Features, signature: Signature) -> FeaturesConfi
     wide = [field.name for field in signature.inputs if field.name in features.columns and len(field.shape) > 1]
     if wide:
         raise ConfigError(f"the input {wide[0]!r} is an array, which is no column of a table", code="CL-E208")
-    table = LookupTable(features.source, features.table, features.key, features.columns)
+    table = _open(features.source, features.table, features.key, features.columns)
     try:
         datatype = table.key_datatype()
         keys = table.some_keys(_EXAMPLES)
@@ -78,5 +81,11 @@ def outward(signature: Signature, examples: Columns, config: FeaturesConfig) -> 
 
 def put_before(runtime: Runtime, signature: Signature, config: FeaturesConfig, timeout_s: float) -> FeatureRuntime:
     """The runtime for what callers send, which completes their rows."""
-    table = LookupTable(config.url, config.table, config.key.name, config.columns)
+    table = _open(config.url, config.table, config.key.name, config.columns)
     return FeatureRuntime(runtime, signature, table, config.spec(), timeout_s=timeout_s)
+
+
+def _open(url: str, table: str, key: str, columns: tuple[str, ...]) -> LookupTable:
+    # SQLAlchemy is a sixth of a worker's memory, and most have nothing to look up.
+    opened: LookupTable = import_module("cloche.store.lookup").LookupTable(url, table, key, columns)
+    return opened

@@ -89,12 +89,12 @@ def signer(file: Path) -> str:
     if file.is_dir():
         return Bundle.open(file, None).signer
     with file.open("rb") as source:
-        manifest = _take_unknown(source, MANIFEST, MAX_MANIFEST_BYTES)
+        manifest = _take_manifest(source, file)
         return check_seal(manifest, _take_unknown(source, SEAL, _MAX_SEAL_BYTES), None, file)
 
 
 def _unpack(source: BinaryIO, folder: Path | None, trust: Collection[str] | None, file: Path) -> str:
-    data = _take_unknown(source, MANIFEST, MAX_MANIFEST_BYTES)
+    data = _take_manifest(source, file)
     seal = _take_unknown(source, SEAL, _MAX_SEAL_BYTES)
     check_seal(data, seal, trust, file)
     manifest = decode_manifest(data)
@@ -107,6 +107,15 @@ def _unpack(source: BinaryIO, folder: Path | None, trust: Collection[str] | None
     if source.read(2 * BLOCK + 1) != bytes(2 * BLOCK):
         raise _damaged("the end of the archive", "there is something that no bundle holds")
     return digest_of(data)
+
+
+def _take_manifest(source: BinaryIO, file: Path) -> bytes:
+    try:
+        return _take_unknown(source, MANIFEST, MAX_MANIFEST_BYTES)
+    except RefusedError as error:  # what every file that is something else runs into: say which
+        raise RefusedError(
+            f"{file.name}: {error.message}", code=error.code, where=str(file), hint=error.hint
+        ) from None
 
 
 def _take_unknown(source: BinaryIO, name: str, limit: int) -> bytes:
@@ -153,5 +162,5 @@ def _header(name: str, size: int) -> bytes:
 
 def _damaged(name: str, why: str) -> RefusedError:
     return RefusedError(
-        f"{name}: {why}", code="CL-E408", where=name, hint="get the archive anew, as `cloche export` wrote it"
+        f"{name}: {why}", code="CL-E408", where=name, hint="give an archive as `cloche export` wrote it"
     )

@@ -112,7 +112,8 @@ def check_seal(manifest: bytes, seal: bytes, trust: Collection[str] | None, of: 
             f"the bundle is signed by a key that is not trusted here: {signers[0]}",
             code="CL-E405",
             where=str(of),
-            hint=f"if you know whose key it is: cloche verify {shlex.quote(str(of))} --trust {signers[0]}",
+            hint=f"if you know whose key it is, trust it, and do this again: "
+            f"cloche verify {shlex.quote(str(of))} --trust {signers[0]}",
         )
     return known[0]
 

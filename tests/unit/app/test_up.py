@@ -335,3 +335,11 @@ def test_a_device_that_is_not_there_is_told_before_the_start(project: Project) -
     with pytest.raises(MissingExtraError, match="needs an ONNX Runtime with CUDA"):
         make_wish(project, on_gpu, runtime_folder(project.settings))
     assert worker_of(wish_of(project)).device == "cpu"
+
+
+def test_a_worker_loads_nothing_that_only_some_need() -> None:
+    # each is tens of MiB in every worker, and a good part of a second at its start
+    dear = {"sqlalchemy", "pandas", "pyarrow", "sklearn", "onnx"}
+    code = f"import sys, cloche.app.worker; print({dear} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
