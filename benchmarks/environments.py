@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-ROOT_VARIABLE = "CLOCHE_BENCH_ENVIRONMENTS"
+ROOT_VARIABLE = "BENCH_ENVIRONMENTS"
 
 
 class EnvironmentFailedError(Exception):
@@ -27,7 +27,7 @@ class EnvironmentFailedError(Exception):
 
 
 def root() -> Path:
-    """Where environments lie: the folder named by CLOCHE_BENCH_ENVIRONMENTS, else `.bench/environments`."""
+    """Where environments lie: the folder named by BENCH_ENVIRONMENTS, else `.bench/environments`."""
     return Path(os.environ.get(ROOT_VARIABLE) or TOP / ".bench" / "environments")
 
 
