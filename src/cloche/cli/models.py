@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cloche.app.up import is_served, runtime_folder
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.diff import diff as compare
 from cloche.cli.here import open_here
@@ -84,7 +83,6 @@ def alias(reference: str, name: str, /, *, terminal: _Terminal) -> None:
     with open_here(terminal, create=True) as project:
         version = project.registry.resolve(reference)
         before = project.registry.set_alias(reference, name)
-        serves = is_served(runtime_folder(project.settings))
     value = {
         "alias": f"{version.model}@{name}",
         "now": str(version),
@@ -95,8 +93,8 @@ def alias(reference: str, name: str, /, *, terminal: _Terminal) -> None:
         f"is now {version}{was}" if str(before) != str(version) else f"is {version} already; nothing was changed"
     )
     terminal.answer("Alias", value, [f"{version.model}@{name} {said}"])
-    if serves:
-        terminal.note("a server that runs keeps the version it began with: stop it, and `cloche up` again")
+    if str(before) != str(version):
+        terminal.note("a server that runs keeps the version it began with, until it is started again")
 
 
 def diff(before: str, after: str, /, *, terminal: _Terminal) -> None:

@@ -195,6 +195,7 @@ def test_a_name_of_somebody_s_does_not_steer_the_terminal(shop: Cloche, tmp_path
 def test_an_alias_moves_and_says_how_to_undo_it(shop: Cloche) -> None:
     result = shop("alias", "shop:2", "champion")
     assert result.out == ("shop@champion is now shop:2 (was shop:1; undo it with  cloche alias shop:1 champion)\n")
+    assert "a server that runs keeps the version it began with" in result.err
     assert shop("alias", "shop:2", "candidate", "--json").json["before"] is None
     again = shop("alias", "shop:2", "candidate")
     assert (again.code, again.out) == (0, "shop@candidate is shop:2 already; nothing was changed\n")
