@@ -128,7 +128,8 @@ def fit(array: Array, field: Field) -> Array:
     if array.dtype == field.numpy_type:
         return np.ascontiguousarray(array)
     kind = array.dtype.kind
-    if field.datatype in FLOATS and kind in "iuf":
+    has_no_text = kind == "O" and all(value is None for value in array.flat)
+    if field.datatype in FLOATS and (kind in "iuf" or has_no_text):  # None becomes NaN
         return np.ascontiguousarray(array, dtype=field.numpy_type)
     if field.datatype in INTEGERS and (kind in "iu" or (kind == "f" and not array.size)):
         info = np.iinfo(field.numpy_type)

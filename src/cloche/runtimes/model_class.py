@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from cloche.core.errors import ConfigError, ModelError
-from cloche.core.signature import Columns, Signature, count_rows
+from cloche.core.signature import Array, Columns, Signature, count_rows
 from cloche.runtimes.answers import read_answer, to_outputs
 
 EXAMPLE = """class Sentiment:
@@ -31,6 +32,24 @@ class Parameter(msgspec.Struct, frozen=True):
     def as_list(self) -> bool:
         """Whether it is handed over as a Python list and not as a numpy array."""
         return (typing.get_origin(self.annotation) or self.annotation) in (list, Sequence)
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether it is a list, of lists maybe, of values that may be None."""
+        value = self.annotation
+        while arguments := typing.get_args(value):
+            if type(None) in arguments:
+                return True
+            value = unwrap(arguments[0])
+        return False
+
+    def value_of(self, column: Array) -> Any:
+        """The column as `predict` is given it."""
+        if not self.as_list:
+            return column
+        if self.takes_none and column.dtype.kind == "f" and np.isnan(column).any():
+            return np.where(np.isnan(column), None, column).tolist()  # type: ignore[call-overload]
+        return column.tolist()
 
 
 def unwrap(annotation: Any) -> Any:
@@ -115,7 +134,7 @@ class ModelClass:
         """Makes and loads it; whatever its code raises comes through."""
         self.call = read_class(model)
         self.name = model.__name__
-        self._as_list = {parameter.name: parameter.as_list for parameter in self.call.parameters}
+        self._parameters = {parameter.name: parameter for parameter in self.call.parameters}
         self._model = model()
         self._model.load()
 
@@ -126,7 +145,7 @@ class ModelClass:
         comes through.
         """
         rows = count_rows(columns)
-        arguments = {name: column.tolist() if self._as_list[name] else column for name, column in columns.items()}
+        arguments = {name: self._parameters[name].value_of(column) for name, column in columns.items()}
         answer = read_answer(self._model.predict(**arguments))
         for name, column in answer.items():
             if len(column) != rows:

@@ -123,6 +123,16 @@ def test_a_column_is_widened_where_that_loses_nothing(given: Any, datatype: str)
     assert column.tolist() == given.tolist()
 
 
+def test_one_row_without_an_answer_is_as_one_among_others() -> None:
+    """A list with nothing but None has no number in it that would say of which type it is."""
+    alone = fit(read_answer([None])["value"], field("FP64"))
+    among = fit(read_answer([None, 1.0])["value"], field("FP64"))
+
+    assert alone.dtype == among.dtype
+    assert np.isnan(alone[0])
+    assert np.isnan(among[0])
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [

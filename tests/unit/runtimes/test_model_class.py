@@ -54,6 +54,38 @@ def test_lists_are_handed_where_lists_are_annotated_and_arrays_elsewhere() -> No
     assert free is columns["free"]
 
 
+def test_what_is_missing_is_none_where_the_annotation_knows_none() -> None:
+    class Model(Base):
+        def predict(
+            self,
+            known: list[float],
+            gaps: list[float | None],
+            table: list[list[typing.Optional[float]]],  # noqa: UP045 people still write it
+            array: npt.NDArray[np.float64],
+        ) -> list[float]:
+            self.seen = [known, gaps, table, array]
+            return [0.0, 0.0]
+
+    model = ModelClass(Model)
+    nan = float("nan")
+    model.answer(
+        {
+            "known": np.array([1.0, nan]),
+            "gaps": np.array([nan, 2.0]),
+            "table": np.array([[1.0, nan], [3.0, 4.0]]),
+            "array": np.array([nan, nan]),
+        }
+    )
+
+    known, gaps, table, array = model._model.seen
+    assert known[0] == 1.0
+    assert np.isnan(known[1])
+    assert gaps == [None, 2.0]
+    assert [type(value) for value in gaps] == [type(None), float]
+    assert table == [[1.0, None], [3.0, 4.0]]
+    assert np.isnan(array).all()
+
+
 def test_a_parameter_with_a_default_may_stay_away() -> None:
     class Model(Base):
         def predict(self, text: list[str], scale: float = 2.0) -> list[float]:

@@ -45,6 +45,11 @@ def read_column(annotation: Any, where: str) -> Column:
         raise ConfigError(
             f"{where} is annotated {_name(annotation)}", hint=f"columns come in and go out: write {_TAKES}"
         )
+    if missing and scalar in (int, bool):
+        raise ConfigError(
+            f"{where} is annotated {_name(annotation)}, and a column of {_SCALARS[scalar]} has no place for None",
+            hint="write float | None, or str | None",
+        )
     return Column(_SCALARS[scalar], missing, axes)
 
 

@@ -307,6 +307,13 @@ def test_no_more_rows_than_the_proof_needs_are_run(write: Write) -> None:
             "the answer of Model.predict is annotated str",
         ),
         ("def predict(self, text: list[str]) -> None: ...", None, ConfigError, "annotated NoneType"),
+        (
+            "def predict(self, n: list[int | None]) -> list[int]: ...",
+            None,
+            ConfigError,
+            "INT64 has no place for None",
+        ),
+        ("def predict(self, n: list[int]) -> list[Optional[bool]]: ...", None, ConfigError, "BOOL has no place"),
         ("def predict(self, text): ...", None, ConfigError, "the type of text of Model.predict is not known"),
         (
             "def predict(self, x: np.ndarray): ...",
