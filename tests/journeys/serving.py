@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloche.app.up import runtime_folder
+from cloche.core.board import Board, Head, Role
+from cloche.settings import load_settings
+
 LOAD = Path(__file__).parents[2] / "benchmarks" / "load.py"
 #: Stands in the environment of all processes of a project, and tells them from other projects'.
 _MARK = "JOURNEY_IN"
@@ -129,6 +133,13 @@ class Serving:
                 ):
                     found[kind].append(int(entry.name))
         return found
+
+    def standing(self, kind: str) -> list[int]:
+        """Those of `children` that stand on the board: workers among them hold the sockets, whoever dies."""
+        settings = load_settings(directory=self.folder, environ=os.environ)
+        board = Board(runtime_folder(settings) / "board")
+        known = {board.head(slot, Head.PID) for slot in board.heads(Role[kind.upper()])}
+        return [pid for pid in self.children()[kind] if pid in known]
 
     def stop(self, how: int = signal.SIGTERM, seconds: float = 30.0) -> int:
         """Ask the supervisor to end; its exit code."""
