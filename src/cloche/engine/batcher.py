@@ -26,6 +26,8 @@ INLINE_S = 0.001
 MOST_WAITING = 10_000
 #: The deadline of a deployment, in batches of the longest kind.
 _BATCHES_IN_DEADLINE = 4
+#: Of the time that is left to a batch so much is planned with; the rest is for what takes longer than usual.
+_USED = 0.9
 #: The outcome of one request: its outputs, its seconds in the queue, the seconds of the batch it ran in.
 Answer: TypeAlias = tuple[Columns, float, float]
 
@@ -117,7 +119,7 @@ def plan(waiting: deque[Waiting], now: float, cost: CostLine, batch_s: float, in
             continue
         if run:
             seconds = cost.seconds(rows + size)
-            if seconds > limit_s or now + seconds > min(tightest, first.deadline):
+            if seconds > limit_s or seconds > _USED * (min(tightest, first.deadline) - now):
                 break
             if first.prepared.sizes != run[0].prepared.sizes:
                 break
@@ -210,14 +212,25 @@ class Batcher:
 
     def _admit(self, waiting: Waiting, now: float) -> None:
         start = max(now, self._busy_until)
-        done = start + self.cost.seconds(self._rows_waiting + waiting.prepared.rows)
-        if done <= waiting.deadline and len(self._waiting) < MOST_WAITING:
+        done = start + self._queue_s() + self.cost.seconds(waiting.prepared.rows)
+        # a queue that is full to the very deadline answers few: its batches are cut short, and many end late
+        spare_s = (waiting.deadline - now) / _BATCHES_IN_DEADLINE if self._waiting else 0.0
+        if done + spare_s <= waiting.deadline and len(self._waiting) < MOST_WAITING:
             return
         if self._is_probe():
             waiting.is_probe = True
             return
         self._recorder.shed("overload")
         raise _overloaded(done - waiting.deadline)
+
+    def _queue_s(self) -> float:
+        """How long those who wait will take, in batches of the longest kind."""
+        if not self._waiting:
+            return 0.0
+        fixed_s, work_s = self.cost.fixed_s, self.cost.per_row_s * self._rows_waiting
+        room_s = self._batch_s - fixed_s
+        batches = work_s / room_s if room_s > self.cost.per_row_s else len(self._waiting)
+        return fixed_s * max(1.0, batches) + work_s
 
     def _is_probe(self) -> bool:
         """Whether to run a request although it seems hopeless.

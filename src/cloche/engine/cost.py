@@ -38,7 +38,7 @@ class CostLine:
     def observe(self, rows: int, seconds: float) -> None:
         """Take in one measured batch."""
         expected = self.fixed_s + self.per_row_s * rows
-        self._surprises = self._surprises + 1 if seconds > expected * _WRONG else 0
+        self._surprises = self._surprises + 1 if 0.0 < expected * _WRONG < seconds else 0
         if self._surprises > 1:
             # one size tells nothing of a fixed part, and without one no batch is taken too large
             self.forget()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloche.core.signature import Columns, Field, Signature
 from cloche.engine.cost import CostLine, warm_up
 
 
+@example(1.0, 1.0, [1, 20])  # the second is ten times what the first alone lets expect
 @given(st.floats(0, 1), st.floats(1e-6, 1), st.lists(st.integers(1, 500), min_size=2, max_size=30, unique=True))
 def test_exact_data_gives_the_exact_line(fixed: float, per_row: float, sizes: list[int]) -> None:
     line = CostLine()
