@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from cloche.core.errors import MissingExtraError, ModelError
+from cloche.core.machine import usable_cores
 from cloche.core.signature import Array, Columns, Field, Signature
 from cloche.runtimes.base import Read, Runtime, RuntimePlace, RuntimeSpec
 from cloche.runtimes.steps import SteppedRuntime, load_step
@@ -134,7 +135,8 @@ class OnnxRuntime:
 
         Raises ModelError where something does not load or does not fit, MissingExtraError.
         """
-        threads = spec.bulk_threads if place.bulk else spec.threads
+        # the machine that packed it may have had more cores, and threads that take turns on one only lose time
+        threads = min(spec.bulk_threads if place.bulk else spec.threads, usable_cores())
         if spec.step is None:
             return cls(open_session(read(spec.entry), threads, place.device), signature, spec.stacked)
         step = load_step(spec.step, read)  # first: what is missing is told before a large graph is opened

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from cloche.core.errors import MissingExtraError, ModelError
+from cloche.core.machine import usable_cores
 from cloche.core.signature import Field, Signature
 from cloche.runtimes.base import RuntimePlace, RuntimeSpec
 from cloche.runtimes.onnx import OnnxRuntime, fill_strings, open_session
@@ -110,6 +113,28 @@ def test_an_output_that_is_not_one_for_each_row_is_refused() -> None:
     with pytest.raises(ModelError, match=r"output 's' has the shape \[1, 1\] for 3 rows") as caught:
         runtime.run({"a": np.ones((3, 2))})
     assert caught.value.code == "CL-E901"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux lets a process be kept on cores")
+def test_no_more_threads_than_cores_to_run_on_whatever_the_machine_that_packed_it_had() -> None:
+    def living() -> int:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    def threads_of(session_threads: int) -> int:
+        spec = RuntimeSpec(kind="onnx", entry="m", threads=session_threads, bulk_threads=session_threads)
+        before = living()
+        runtime = OnnxRuntime.load(spec, ADD_SIGNATURE, {"m": ADD}.__getitem__, PLACE)
+        more = living() - before
+        runtime.close()
+        return more + 1  # the caller computes as well
+
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert threads_of(8) == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert threads_of(8) == min(8, usable_cores())
 
 
 def test_threads_that_wait_do_not_burn_the_processor() -> None:
