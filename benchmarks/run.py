@@ -139,14 +139,14 @@ def prepare(server: Server, case: Case, work: Path) -> Prepared:
     else:
         print(f"{server.name}: environment", flush=True)
         python = environments.build(server.lock, python=server.python or sys.executable)
-    if case.name == "minilm":
+    if case.model == "minilm":
         make_encoder()
         (folder / "minilm").symlink_to(ENCODER)
     elif not server.own:
         _write_model(case, python, folder)
     preparation = PEERS / server.folder / "prepare.py"
     if preparation.exists():
-        _run([python, preparation, folder, case.name], folder)
+        _run([python, preparation, folder, case.model], folder)
     ask = f"from importlib.metadata import version; print(version({server.package!r}))"
     version = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
     return Prepared(python, folder, version)
@@ -166,8 +166,8 @@ def make_encoder() -> None:
 
 def _write_model(case: Case, python: Path, folder: Path) -> None:
     """The model where a peer looks for it: a pickle of its own environment's scikit-learn, or one ONNX file."""
-    own = case.name == "image"
-    _run([sys.executable if own else python, PEERS / "models.py", case.name, folder], folder)
+    own = case.model == "image"
+    _run([sys.executable if own else python, PEERS / "models.py", case.model, folder], folder)
 
 
 def _run(command: Sequence[str | Path], folder: Path) -> None:

@@ -152,14 +152,14 @@ def text_examples() -> tuple[list[Any], list[Any]]:
     return rows, train_text().predict(rows).tolist()
 
 
-def short_texts() -> list[str]:
-    """Of about 17 tokens each."""
+def short_texts(length: int) -> list[str]:
+    """Texts of so many words each."""
     words = [[word for word in text.split() if word.strip(".,:").isalpha()] for text in texts()[0][::2]]
-    return [" ".join(each[:14]) for each in words if len(each) >= 14]
+    return [" ".join(each[:length]) for each in words if len(each) >= length]
 
 
-def encoder_examples(folder: Path) -> tuple[list[Any], list[Any]]:
-    rows = short_texts()[:4]
+def encoder_examples(folder: Path, length: int) -> tuple[list[Any], list[Any]]:
+    rows = short_texts(length)[:4]
     return rows, load("minilm", folder)(rows)
 
 

@@ -26,7 +26,7 @@ def pack(folder: Path, case: str) -> cloche.Bundle:
         models.write_image(folder)
         return cloche.pack(folder / "model.onnx", models.images(64), name="cancer", directory=folder)
     if case == "minilm":
-        held_out = {"text": models.short_texts()}
+        held_out = {"text": models.short_texts(14)}
         return cloche.pack(folder / "minilm", held_out, task="embeddings", name="cancer", directory=folder)
     if case == "text":
         rows, labels = models.texts()
