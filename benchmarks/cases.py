@@ -184,7 +184,7 @@ TEXT = Case(
 )
 
 
-def _encoder(name: str, title: str, words: int, about: str, coalescing: float | None = None) -> Case:
+def _encoder(name: str, title: str, words: int, about: str) -> Case:
     return Case(
         name=name,
         model="minilm",
@@ -208,7 +208,7 @@ def _encoder(name: str, title: str, words: int, about: str, coalescing: float | 
         examples=lambda: models.encoder_examples(ENCODER.parent, words),
         same=lambda found, wanted: np.allclose(found, wanted, atol=1e-3),
         targets=(("Cloche", 1.0),),
-        coalescing=coalescing,
+        coalescing=1.5,
     )
 
 
@@ -217,7 +217,6 @@ QUERIES = _encoder(
     "MiniLM embeddings of search queries",
     5,
     "One query of five words (8 tokens) a request. Joined requests read the encoder's weights once.",
-    coalescing=1.5,
 )
 
 SENTENCES = _encoder(

@@ -23,14 +23,13 @@ import sys
 from array import array
 from collections import deque
 from pathlib import Path
-from time import perf_counter_ns, sleep, thread_time_ns
+from time import perf_counter_ns, thread_time_ns
 from urllib.parse import urlsplit
 
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
 RECEIVE = 65_536
 RETRY_S = 0.005  # between attempts to connect to a server that refuses
-EARLY = SECOND // 5_000  # to be awake before a request is due
 SWEEP = SECOND // 10  # between looks for requests that have waited too long
 
 
@@ -292,12 +291,8 @@ class _Load:
                     self.send(connection, scheduled)
                 if connection.socket is None:
                     idle.append(connection)
-            wait = due - now
-            if len(idle) == len(everyone) and wait > EARLY:
-                sleep((wait - EARLY) / SECOND)  # nothing can come, so the core is left to the server
-                wait = 0
-            # the finest wait for an answer is a millisecond, so the last one is spent looking
-            self.collect(max(0, wait // MILLISECOND - 1) / 1000, idle)
+            # the finest sleep is a millisecond, so the last one is spent looking
+            self.collect(max(0, (due - now) // MILLISECOND - 1) / 1000, idle)
             now = self.sweep(everyone, idle)
         self.finish(everyone)
         # those that were due and never sent waited as well, and without an answer

@@ -49,7 +49,7 @@ def _load_beside(serving: Serving, row: dict[str, list[float]]) -> tuple[dict[st
     os.kill(min(first), signal.SIGKILL)
     loading = until(lambda: set(serving.children()["worker"]) - first, "another starts").pop()
     os.kill(loading, signal.SIGSTOP)
-    time.sleep(2)  # until the kernel has taken back what the killed one held
+    time.sleep(2)  # so that nothing of the death, such as memory given back, makes the first measurement worse
     before = Load(serving, "/predict/forest", row, *LOAD).result()
     load = Load(serving, "/predict/forest", row, *LOAD)
     answered = serving.metric("cloche_requests_total", code="200")
