@@ -13,6 +13,7 @@ from cloche.bundle.parity import compare
 from cloche.core.errors import ModelError
 from cloche.core.signature import NUMPY_TYPES, Columns, Signature, count_rows, take_rows
 from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 
 
 def check_converter(converter: Converter, model: object, rows: object) -> Converted:
@@ -92,7 +93,7 @@ class _loaded:  # noqa: N801 - reads as a verb
     def __init__(self, converted: Converted) -> None:
         files = converted.files
         place = RuntimePlace(digest="0" * 64)
-        self._runtime = load_runtime(converted.runtime, converted.signature, files.__getitem__, place)
+        self._runtime = load_runtime(converted.runtime, converted.signature, Held(files), place)
 
     def __enter__(self) -> Runtime:
         return self._runtime

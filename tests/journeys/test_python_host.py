@@ -78,7 +78,7 @@ def start(bundle: Bundle) -> LocalHost:
 
 def runtime_over(bundle: Bundle, *hosts: str) -> PythonRuntime:
     place = RuntimePlace(digest=bundle.digest, hosts=hosts, timeout_s=15.0)
-    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle.read, place)
+    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle, place)
     assert isinstance(runtime, PythonRuntime)
     return runtime
 

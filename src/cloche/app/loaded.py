@@ -95,7 +95,7 @@ class Loaded:
 
     def _load(self, *, bulk: bool) -> Runtime:
         place = RuntimePlace(digest=self.bundle.digest, bulk=bulk)
-        runtime = load_runtime(self.bundle.manifest.runtime, self.signature, self.bundle.read, place)
+        runtime = load_runtime(self.bundle.manifest.runtime, self.signature, self.bundle, place)
         self._runtimes.append(runtime)
         return runtime
 

@@ -257,12 +257,12 @@ def is_served(runtime: Path) -> bool:
 def check_memory(bundle: Bundle, processes: int, free: int | None) -> None:
     """Raise RefusedError CL-E412 when so many processes with the model take more than is free."""
     measured = bundle.manifest.measured
-    if measured is None or free is None or measured.memory_bytes * processes <= free:
+    if measured is None or free is None or measured.load_bytes * processes <= free:
         return
     where = f"each of {processes} processes" if processes > 1 else "its process"
     raise RefusedError(
-        f"{bundle.reference or bundle.name} takes about {format_size(measured.memory_bytes)} of memory "
-        f"in {where}, and {format_size(free)} is free",
+        f"{bundle.reference or bundle.name} takes about {format_size(measured.load_bytes)} of memory "
+        f"in {where} while it loads, and {format_size(free)} is free",
         code="CL-E412",
         hint="free some, or raise the container's limit"
         + ("" if bundle.manifest.runtime.kind == "python" else "; or start fewer with --workers"),

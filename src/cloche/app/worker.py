@@ -104,7 +104,7 @@ def load(config: WorkerConfig) -> Loaded:
     place = RuntimePlace(
         digest=config.digest, hosts=config.hosts, timeout_s=config.load_timeout_s, device=config.device
     )
-    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle.read, place)
+    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle, place)
     golden.check(bundle, runtime)
     examples = bundle.golden()
     cost = warm_up(runtime.run, examples.inputs, bundle.signature, time.perf_counter)

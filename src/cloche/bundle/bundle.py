@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -25,6 +28,7 @@ from cloche.bundle.manifest import (
 from cloche.bundle.profile import Profile, decode_profile
 from cloche.bundle.sign import check_seal
 from cloche.core.errors import NotFoundError, RefusedError
+from cloche.core.sealed import sealed
 from cloche.core.signature import Signature
 from cloche.core.units import format_duration, format_size
 
@@ -32,6 +36,9 @@ GOLDEN = "golden.json"
 PROFILE = "profile.json"
 CARD = "card.md"
 SBOM = "sbom.json"
+
+#: Bytes read at a time of a file that may be large.
+_PIECE = 1 << 20
 
 
 class Bundle:
@@ -79,12 +86,29 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """The bytes of a file, read once and verified; RefusedError CL-E404 when they are others."""
-        entry = self._entries.get(name)
-        if entry is None:
-            raise NotFoundError(f"the bundle has no file {name}", code="CL-E303", hint="see manifest.json")
+        entry = self._entry(name)
         data = _read_file(self.path, name, entry.size)
         check_bytes(entry, data)
         return data
+
+    def source(self, name: str) -> AbstractContextManager[str]:
+        """The path of a copy of a file, read once and verified, that nothing can change. Raises as `read`."""
+        return sealed(functools.partial(self._copy, self._entry(name)))
+
+    def _copy(self, entry: FileEntry, into: BinaryIO) -> None:
+        size, digest = 0, hashlib.sha256()
+        with _open_file(self.path, entry.path) as file:
+            while piece := file.read(min(_PIECE, entry.size + 1 - size)):
+                size += len(piece)
+                digest.update(piece)
+                into.write(piece)
+        _check(entry, size, digest.hexdigest())
+
+    def _entry(self, name: str) -> FileEntry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise NotFoundError(f"the bundle has no file {name}", code="CL-E303", hint="see manifest.json")
+        return entry
 
     def verify(self) -> None:
         """Read every file, and see that nothing else lies in the folder; RefusedError otherwise."""
@@ -149,9 +173,12 @@ def _made_of(what: Manifest) -> Manifest:
 
 def check_bytes(entry: FileEntry, data: bytes) -> None:
     """RefusedError CL-E404, which names the file, when these are not its bytes."""
-    if len(data) != entry.size:
-        raise _changed(entry.path, f"it has {len(data)} bytes, expected {entry.size}")
-    found = hashlib.sha256(data).hexdigest()
+    _check(entry, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _check(entry: FileEntry, size: int, found: str) -> None:
+    if size != entry.size:
+        raise _changed(entry.path, f"it has {size} bytes, expected {entry.size}")
     if found != entry.sha256:
         raise _changed(entry.path, f"its SHA-256 is {found[:12]}…, expected {entry.sha256[:12]}…")
 
@@ -163,7 +190,13 @@ def _changed(name: str, why: str) -> RefusedError:
 
 
 def _read_file(root: Path, name: str, limit: int) -> bytes:
-    """Up to `limit` + 1 bytes of a regular file below `root`; no link is followed on the way."""
+    """Up to `limit` + 1 bytes of a regular file below `root`."""
+    with _open_file(root, name) as file:
+        return file.read(limit + 1)
+
+
+def _open_file(root: Path, name: str) -> BinaryIO:
+    """A regular file below `root`; no link is followed on the way."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = -1
     try:
@@ -179,7 +212,7 @@ def _read_file(root: Path, name: str, limit: int) -> bytes:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise _changed(name, "it is not a regular file")
-        return opened.read(limit + 1)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise _changed(name, "it is not a regular file")
+    return os.fdopen(file, "rb")

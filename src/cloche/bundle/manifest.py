@@ -59,6 +59,8 @@ class Measured(_Part, frozen=True):
     size_bytes: int
     load_s: float
     memory_bytes: int
+    #: The most that it took while it loaded.
+    load_bytes: int
     row_p50_s: float
     row_p99_s: float
     rows_per_s: float

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import os
-import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -17,6 +12,7 @@ import numpy as np
 
 from cloche.bundle.manifest import Measured
 from cloche.core.machine import usable_cores
+from cloche.core.memory import forget_peak, give_back_memory, peak_bytes, resident_bytes
 from cloche.core.signature import Columns, count_rows, row_numbers
 from cloche.runtimes.base import Runtime, RuntimeSpec
 
@@ -91,17 +87,20 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
     """Load the bundle as it will be served, and time it; memory is what this process or the host's grew by."""
-    give_back_memory()
+    gc.collect()
+    give_back_memory()  # else a model hides in what was free already
     before = resident_bytes()
+    forget_peak()
     start = clock()
     runtime = load(spec, bulk=False)
     load_s = clock() - start
+    host = getattr(runtime, "host_pid", None)
+    most = peak_bytes() - before if host is None else peak_bytes(host)
     try:
         few = repeat_rows(columns, 64)
         rows = sorted(time_rows(runtime, few, _ROW_BUDGET_S, clock, least=_LEAST_CALLS))
         bulk = _affordable_rows(columns, rows[len(rows) // 2], _BULK_CALL_S)
         # A runtime host is the model's alone.
-        host = getattr(runtime, "host_pid", None)
         used = resident_bytes() - before if host is None else resident_bytes(host)
         if not runtime.in_process:
             # The host is the same for many rows, and slow to start.
@@ -120,6 +119,7 @@ def measure(
         load_s=load_s,
         # Memory that was free already hides a small model: it takes its own size at least.
         memory_bytes=max(used, size_bytes),
+        load_bytes=max(most, used, size_bytes),
         row_p50_s=rows[len(rows) // 2],
         row_p99_s=rows[min(len(rows) - 1, int(len(rows) * 0.99))],
         rows_per_s=count_rows(bulk) / fastest,
@@ -161,24 +161,6 @@ def time_bulk(runtime: Runtime, columns: Columns, budget_s: float, clock: Callab
     """Seconds of calls with all rows, after one that warms up; within the budget, three at least."""
     runtime.run(columns)
     return _time(lambda call: runtime.run(columns), _BULK_CALLS, budget_s, clock)
-
-
-def give_back_memory() -> None:
-    """Return what was freed to the system, where the C library can: else a model hides in it."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def resident_bytes(pid: int | None = None) -> int:
-    """Bytes of memory that a process (this one by default) holds; on macOS the most that this one ever held."""
-    try:
-        pages = int(Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()[1])
-    except OSError:
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    return pages * resource.getpagesize()
 
 
 def _time(

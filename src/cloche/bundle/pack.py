@@ -32,6 +32,7 @@ from cloche.core.errors import ConfigError, ConversionError, ModelError
 from cloche.core.reference import check_name
 from cloche.core.signature import Columns, count_rows, join_rows, take_rows
 from cloche.runtimes.base import Runtime, RuntimePlace, RuntimeSpec, load_runtime
+from cloche.runtimes.files import Held
 
 #: Drawn where no rows were given.
 _DRAWN_ROWS = 256
@@ -174,7 +175,7 @@ def _loader(converted: Converted, output: int) -> Load:
 
     def load(spec: RuntimeSpec, *, bulk: bool) -> Runtime:
         place = RuntimePlace(digest="0" * 64, bulk=bulk, timeout_s=_CALL_TIMEOUT_S, output=output)
-        return load_runtime(spec, converted.signature, files.__getitem__, place)
+        return load_runtime(spec, converted.signature, Held(files), place)
 
     return load
 

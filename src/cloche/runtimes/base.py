@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Protocol
 
 import msgspec
 
 from cloche.core.errors import ConfigError
+from cloche.core.plugins import plugins
 from cloche.core.signature import Columns, Signature
-
-#: Gives the verified bytes of a file of the bundle.
-Read = Callable[[str], bytes]
+from cloche.runtimes.files import Files
 
 GROUP = "cloche.runtimes"
 
@@ -89,17 +86,17 @@ class Runtime(Protocol):
 class RuntimeLoader(Protocol):
     """A RuntimeLoader is what an entry point of `cloche.runtimes` names: a class with `load`."""
 
-    def load(self, spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> Runtime: ...
+    def load(self, spec: RuntimeSpec, signature: Signature, files: Files, place: RuntimePlace) -> Runtime: ...
 
 
-def load_runtime(spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> Runtime:
+def load_runtime(spec: RuntimeSpec, signature: Signature, files: Files, place: RuntimePlace) -> Runtime:
     """The runtime that `spec.kind` names, loaded. Raises ConfigError where no runtime has that name."""
-    found = {point.name: point for point in entry_points(group=GROUP)}
+    found = plugins(GROUP)
     if spec.kind not in found:
         raise ConfigError(
-            f"no runtime is called {spec.kind!r}; there are {', '.join(sorted(found)) or 'none'}",
+            f"no runtime is called {spec.kind!r}; there are {', '.join(found) or 'none'}",
             code="CL-E205",
             hint="install the package that this bundle's runtime comes with",
         )
     loader: RuntimeLoader = found[spec.kind].load()
-    return loader.load(spec, signature, read, place)
+    return loader.load(spec, signature, files, place)

@@ -12,8 +12,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from cloche.core.errors import MissingExtraError, ModelError
 from cloche.core.machine import usable_cores
+from cloche.core.memory import give_back_memory
 from cloche.core.signature import Array, Columns, Field, Signature
-from cloche.runtimes.base import Read, Runtime, RuntimePlace, RuntimeSpec
+from cloche.runtimes.base import Runtime, RuntimePlace, RuntimeSpec
+from cloche.runtimes.files import Files
 from cloche.runtimes.steps import SteppedRuntime, load_step
 
 #: ONNX Runtime's words for a tensor's type -> the signature's.
@@ -64,8 +66,8 @@ def check_device(device: str) -> None:
         )
 
 
-def open_session(model: bytes, threads: int, device: str = "cpu") -> ort.InferenceSession:
-    """A session on `threads` threads that sleep while there is nothing to do.
+def open_session(model: bytes | str, threads: int, device: str = "cpu") -> ort.InferenceSession:
+    """A session over a model, its bytes or its path, on `threads` threads that sleep while there is nothing to do.
 
     Raises ModelError, and MissingExtraError where the device can't be used.
     """
@@ -83,8 +85,9 @@ def open_session(model: bytes, threads: int, device: str = "cpu") -> ort.Inferen
     try:
         session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
     except ORT_ERRORS as error:
+        told = first_line(error)
         raise ModelError(
-            f"ONNX Runtime can't load the model: {first_line(error)}",
+            f"ONNX Runtime can't load the model: {told.replace(model, 'it') if isinstance(model, str) else told}",
             hint="check the file with onnx.checker, and the version of ONNX Runtime",
         ) from error
     if device == "cuda" and session.get_providers()[0] != _CUDA:
@@ -130,17 +133,20 @@ class OnnxRuntime:
         ]
 
     @classmethod
-    def load(cls, spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> Runtime:
+    def load(cls, spec: RuntimeSpec, signature: Signature, files: Files, place: RuntimePlace) -> Runtime:
         """The session over the bundle's model, behind its step where it has one.
 
         Raises ModelError where something does not load or does not fit, MissingExtraError.
         """
         # the machine that packed it may have had more cores, and threads that take turns on one only lose time
         threads = min(spec.bulk_threads if place.bulk else spec.threads, usable_cores())
-        if spec.step is None:
-            return cls(open_session(read(spec.entry), threads, place.device), signature, spec.stacked)
-        step = load_step(spec.step, read)  # first: what is missing is told before a large graph is opened
-        session = open_session(read(spec.entry), threads, place.device)
+        # first: what is missing is told before a large graph is opened
+        step = None if spec.step is None else load_step(spec.step, files.read)
+        with files.source(spec.entry) as source:
+            session = open_session(source, threads, place.device)
+        give_back_memory()
+        if step is None or spec.step is None:
+            return cls(session, signature, spec.stacked)
         inner = cls(session, _behind(spec, session, signature), spec.stacked)
         return SteppedRuntime(step, spec.step, inner, signature)
 

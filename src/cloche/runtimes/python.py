@@ -13,9 +13,10 @@ from collections.abc import Callable
 from cloche.core.errors import BusyError, InputError, ModelError
 from cloche.core.signature import Columns, Signature, count_rows, join_rows, take_rows
 from cloche.runtimes.answers import fit
-from cloche.runtimes.base import Read, RuntimePlace, RuntimeSpec
+from cloche.runtimes.base import RuntimePlace, RuntimeSpec
 from cloche.runtimes.code import split_entry
 from cloche.runtimes.connection import Connection, HostGoneError
+from cloche.runtimes.files import Files
 from cloche.runtimes.frames import FrameError, FrameTooLargeError, Request, Tensor, pack_columns
 from cloche.runtimes.local_host import LocalHost, start_host
 from cloche.runtimes.retry import RetryBudget, Suspects
@@ -56,7 +57,7 @@ class PythonRuntime:
         self._suspects = Suspects()
 
     @classmethod
-    def load(cls, spec: RuntimeSpec, signature: Signature, read: Read, place: RuntimePlace) -> PythonRuntime:
+    def load(cls, spec: RuntimeSpec, signature: Signature, files: Files, place: RuntimePlace) -> PythonRuntime:
         """The runtime over `place.hosts`, or over a host of its own that ends with it where there are none.
 
         The requirements are the caller's to check (`requirements.check_requirements`), as is whether code is
@@ -65,11 +66,11 @@ class PythonRuntime:
         if place.hosts:
             return cls(signature, place)
         file, _ = split_entry(spec.entry)
-        files = {name: read(name) for name in (file, *(name for name in spec.files if name != file))}
+        held = {name: files.read(name) for name in (file, *(name for name in spec.files if name != file))}
         runtime = cls(
             signature,
             place,
-            lambda: start_host(spec.entry, signature, files, place.digest, output=place.output),
+            lambda: start_host(spec.entry, signature, held, place.digest, output=place.output),
         )
         runtime._revive()
         return runtime

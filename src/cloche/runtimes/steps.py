@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from cloche.core.errors import ConfigError, ModelError
 from cloche.core.signature import Array, Columns, Signature, count_rows
-from cloche.runtimes.base import Read, Runtime, StepSpec
+from cloche.runtimes.base import Runtime, StepSpec
 from cloche.runtimes.steps_terms import TermsStep
 from cloche.runtimes.steps_tokenizer import TokenizerStep
 
@@ -25,7 +25,7 @@ class Step(Protocol):
         ...
 
 
-def load_step(spec: StepSpec, read: Read) -> Step:
+def load_step(spec: StepSpec, read: Callable[[str], bytes]) -> Step:
     """The step that `spec.kind` names. Raises ConfigError for another kind, MissingExtraError, ModelError."""
     if spec.kind == "terms":
         return TermsStep.load(spec, read)

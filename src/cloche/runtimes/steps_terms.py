@@ -15,7 +15,7 @@ import numpy as np
 
 from cloche.core.errors import ModelError
 from cloche.core.signature import NUMPY_TYPES, Array, Columns
-from cloche.runtimes.base import Read, StepSpec
+from cloche.runtimes.base import StepSpec
 
 Analyze = Callable[[str], list[str]]
 
@@ -76,7 +76,7 @@ class TermsStep:
             raise ModelError(f"{self._features} terms, and weights for {projection.shape[0]}")
 
     @classmethod
-    def load(cls, spec: StepSpec, read: Read) -> TermsStep:
+    def load(cls, spec: StepSpec, read: Callable[[str], bytes]) -> TermsStep:
         """Raises ModelError for data that don't fit."""
         try:
             file = msgspec.json.decode(read(spec.entry), type=TermsFile)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from cloche.core.errors import InputError, ModelError
 from cloche.core.extras import load_extra
 from cloche.core.signature import Array, Columns
-from cloche.runtimes.base import Read, StepSpec
+from cloche.runtimes.base import StepSpec
 
 #: What a graph may be given, and which list of an encoding that is.
 TENSORS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
@@ -32,7 +32,7 @@ class TokenizerStep:
         self._from_left = padding.get("direction") == "left"
 
     @classmethod
-    def load(cls, spec: StepSpec, read: Read) -> TokenizerStep:
+    def load(cls, spec: StepSpec, read: Callable[[str], bytes]) -> TokenizerStep:
         """Raises MissingExtraError without `tokenizers`, ModelError for a file that it does not read."""
         library = load_extra("tokenizers", "a model that takes text", "text")
         if unknown := set(spec.outputs) - TENSORS.keys():

@@ -5,36 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cloche.core.signature import FLOATS, INTEGERS, Field
 from cloche.engine.validate import describe
 from cloche.serving.protocols.base import Live
 from cloche.serving.protocols.schema import example_row, example_value
+from cloche.serving.templates import render
 
 
 def docs_page(live: Live) -> bytes:
-    """The whole page, rendered once at the start of a worker."""
-    environment = Environment(
-        loader=PackageLoader("cloche.serving", "static"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    """The whole page."""
     row = example_row(live.examples, live.signature)
     compact = msgspec.json.encode(row).decode()
     example = msgspec.json.format(msgspec.json.encode(row), indent=2)
-    return (
-        environment.get_template("docs.html")
-        .render(
-            live=live,
-            inputs=[_row(field) for field in live.signature.inputs],
-            outputs=[_row(field) for field in live.signature.outputs],
-            example=example.decode(),
-            compact=compact,
-            quoted="'" + compact.replace("'", "'\\''") + "'",
-            python=repr(row),
-            answer=_answer(live),
-        )
-        .encode()
+    return render(
+        "docs.html",
+        live=live,
+        inputs=[_row(field) for field in live.signature.inputs],
+        outputs=[_row(field) for field in live.signature.outputs],
+        example=example.decode(),
+        compact=compact,
+        quoted="'" + compact.replace("'", "'\\''") + "'",
+        python=repr(row),
+        answer=_answer(live),
     )
 
 

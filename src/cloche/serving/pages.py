@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from importlib.resources import files
 from typing import Any, NoReturn, TypeAlias
@@ -68,7 +69,7 @@ class Pages:
         self._board = board
         self._state = state
         self._openapi = openapi_document(live, dialects)
-        self._docs = docs_page(live)
+        self._docs = functools.cache(lambda: docs_page(live))
         routes: list[BaseRoute] = [
             Route("/livez", self._alive, methods=["GET"]),
             Route("/readyz", self._ready, methods=["GET"]),
@@ -138,7 +139,7 @@ class Pages:
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     async def _page(self, request: Request) -> Response:
-        return Response(self._docs, media_type="text/html", headers=_SECURE)
+        return Response(self._docs(), media_type="text/html", headers=_SECURE)
 
     async def _static(self, request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]

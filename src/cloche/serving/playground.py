@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,6 +17,7 @@ from cloche.engine.engine import Prepared
 from cloche.engine.validate import describe, value_problem
 from cloche.serving.protocols.base import Dialect, Live
 from cloche.serving.protocols.schema import example_row
+from cloche.serving.templates import render
 
 #: A model with more inputs gets one box for the whole row.
 MOST_CONTROLS = 150
@@ -38,7 +39,7 @@ class Playground:
         self._dialect = dialect
         self._prepare = prepare
         self._headers = headers
-        self._page = playground_page(live)
+        self._page = functools.cache(lambda: playground_page(live))
         path = f"/playground/{live.deployment}"
         led = {"location": path[1:]}  # relative, as it may stand behind a mount
         self.routes = [
@@ -48,7 +49,7 @@ class Playground:
         ]
 
     async def _show(self, request: Request) -> Response:
-        return Response(self._page, media_type="text/html", headers=self._headers)
+        return Response(self._page(), media_type="text/html", headers=self._headers)
 
     async def _check(self, request: Request) -> Response:
         body = b""
@@ -76,23 +77,19 @@ class Playground:
 
 
 def playground_page(live: Live) -> bytes:
-    """The whole page, rendered once."""
-    environment = Environment(
-        loader=PackageLoader("cloche.serving", "static"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    """The whole page."""
     count = len(next(iter(live.examples.values())))
     examples = [example_row(live.examples, live.signature, row) for row in range(count)]
     fields = live.signature.inputs
     is_whole = len(fields) > MOST_CONTROLS
     controls = [] if is_whole else [_control(field, [row[field.name] for row in examples]) for field in fields]
-    page = environment.get_template("playground.html").render(
+    return render(
+        "playground.html",
         live=live,
         controls=controls,
         whole=msgspec.json.format(msgspec.json.encode(examples[0]), indent=2).decode() if is_whole else None,
         examples=examples,
     )
-    return page.encode()
 
 
 def _control(field: Field, values: Sequence[Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from cloche.bundle.converters.base import Converted, ConvertOptions, find_conver
 from cloche.core.errors import ConfigError
 from cloche.core.signature import Columns, Field, Signature, take_rows
 from cloche.runtimes.base import Runtime, RuntimePlace, RuntimeSpec, load_runtime
+from cloche.runtimes.files import Held
 
 Loader = tuple[Callable[[], Runtime], Signature, Columns]
 PLACE = RuntimePlace(digest="0" * 64)
@@ -21,7 +22,7 @@ PLACE = RuntimePlace(digest="0" * 64)
 
 def loader_of(converted: Converted) -> Loader:
     def load() -> Runtime:
-        return load_runtime(converted.runtime, converted.signature, converted.files.__getitem__, PLACE)
+        return load_runtime(converted.runtime, converted.signature, Held(converted.files), PLACE)
 
     assert converted.columns is not None
     return load, converted.signature, take_rows(converted.columns, 0, 5)
@@ -39,7 +40,7 @@ def loader(request: pytest.FixtureRequest, tmp_path: Path) -> Loader:
     spec = RuntimeSpec(kind="python", entry="code/adder.py:Adder")
     code = models.PYTHON_CLASS.encode()
     columns = {"a": np.array([1.0, 2.0]), "b": np.array([0.5, 0.25])}
-    return lambda: load_runtime(spec, signature, lambda _: code, PLACE), signature, columns
+    return lambda: load_runtime(spec, signature, Held({"code/adder.py": code}), PLACE), signature, columns
 
 
 def test_answers_as_the_signature_says(loader: Loader) -> None:
@@ -59,4 +60,4 @@ def test_is_closed_for_good(loader: Loader) -> None:
 def test_a_runtime_that_is_not_there_is_named() -> None:
     spec = RuntimeSpec(kind="abacus", entry="model/model.abc")
     with pytest.raises(ConfigError, match="no runtime is called 'abacus'; there are onnx, python"):
-        load_runtime(spec, Signature(inputs=(), outputs=()), lambda _: b"", PLACE)
+        load_runtime(spec, Signature(inputs=(), outputs=()), Held({}), PLACE)

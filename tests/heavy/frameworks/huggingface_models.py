@@ -170,7 +170,7 @@ def test_texts_together_cost_less_than_one_by_one(packed: tuple[Any, Path]) -> N
     """And get the answers that they get alone, whatever they were padded to."""
     bundle, _ = packed
     spec, place = bundle.manifest.runtime, RuntimePlace(digest=bundle.digest)
-    runtime = load_runtime(spec, bundle.signature, bundle.read, place)
+    runtime = load_runtime(spec, bundle.signature, bundle, place)
     rows = columns([f"seven engineers measure how model {n} answers a text of some words" for n in range(16)])
     together = runtime.run(rows)["embedding"]
     alone = [runtime.run(take_rows(rows, row, row + 1))["embedding"] for row in range(16)]

@@ -126,9 +126,9 @@ def test_what_the_processes_would_take_is_compared_with_what_is_free(project: Pr
     measured = bundle.manifest.measured
     assert measured is not None
     check_memory(bundle, 4, None)
-    check_memory(bundle, 4, 4 * measured.memory_bytes)
-    with pytest.raises(RefusedError, match=r"in each of 4 processes, and .* is free") as caught:
-        check_memory(bundle, 4, 4 * measured.memory_bytes - 1)
+    check_memory(bundle, 4, 4 * measured.load_bytes)
+    with pytest.raises(RefusedError, match=r"in each of 4 processes while it loads, and .* is free") as caught:
+        check_memory(bundle, 4, 4 * measured.load_bytes - 1)
     assert caught.value.code == "CL-E412"
 
 

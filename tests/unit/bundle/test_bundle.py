@@ -43,10 +43,23 @@ def test_a_flipped_byte_of_any_file_is_refused_by_name(bundle: Bundle) -> None:
             error = refusal(bundle, name)
             assert error.code == "CL-E404"
             assert name in error.message
+            with pytest.raises(RefusedError, match=name), bundle.source(name):
+                pass
             with pytest.raises(RefusedError, match=name):
                 bundle.verify()
         path.write_bytes(good)
     bundle.verify()
+
+
+@pytest.mark.parametrize("change", [-1, 1, 5_000_000])
+def test_a_copy_is_the_whole_file_and_no_more(bundle: Bundle, change: int) -> None:
+    name = max(bundle.manifest.files, key=lambda entry: entry.size).path
+    good = bundle.read(name)
+    with bundle.source(name) as path:
+        assert Path(path).read_bytes() == good
+    (bundle.path / name).write_bytes(good[:change] if change < 0 else good + bytes(change))
+    with pytest.raises(RefusedError, match="it has"), bundle.source(name):
+        pass
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "seal.json"])
@@ -108,6 +121,8 @@ def test_only_listed_files_can_be_read(bundle: Bundle) -> None:
     for name in ("manifest.json", "../toy.onnx", "nothing"):
         with pytest.raises(NotFoundError):
             bundle.read(name)
+        with pytest.raises(NotFoundError):
+            bundle.source(name)
 
 
 def test_an_unknown_signer_is_refused(bundle: Bundle) -> None:

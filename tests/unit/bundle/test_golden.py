@@ -105,7 +105,7 @@ def test_a_mismatch_says_where_and_how_much() -> None:
 
 def run_golden(bundle: Bundle) -> None:
     place = RuntimePlace(digest=bundle.digest)
-    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle.read, place)
+    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle, place)
     try:
         check(bundle, runtime)
     finally:

@@ -16,6 +16,7 @@ from cloche.core.errors import MissingExtraError, ModelError
 from cloche.core.machine import usable_cores
 from cloche.core.signature import Field, Signature
 from cloche.runtimes.base import RuntimePlace, RuntimeSpec
+from cloche.runtimes.files import Held
 from cloche.runtimes.onnx import OnnxRuntime, fill_strings, open_session
 
 PLACE = RuntimePlace(digest="0" * 64)
@@ -29,7 +30,7 @@ def model(nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> bytes:
 
 def load(data: bytes, signature: Signature, **place: Any) -> OnnxRuntime:
     spec = RuntimeSpec(kind="onnx", entry="model/model.onnx", threads=1, bulk_threads=2)
-    return OnnxRuntime.load(spec, signature, {"model/model.onnx": data}.__getitem__, PLACE)
+    return OnnxRuntime.load(spec, signature, Held({"model/model.onnx": data}), PLACE)
 
 
 def tensor(name: str, kind: int, shape: list[Any]) -> Any:
@@ -83,8 +84,9 @@ def test_what_onnx_runtime_refuses_is_a_model_error() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"junk"])
 def test_what_is_no_model_does_not_load(data: bytes) -> None:
-    with pytest.raises(ModelError, match="can't load the model"):
+    with pytest.raises(ModelError, match="can't load the model") as caught:
         load(data, ADD_SIGNATURE)
+    assert "/proc" not in caught.value.message
 
 
 def test_an_unknown_operator_does_not_load() -> None:
@@ -123,7 +125,7 @@ def test_no_more_threads_than_cores_to_run_on_whatever_the_machine_that_packed_i
     def threads_of(session_threads: int) -> int:
         spec = RuntimeSpec(kind="onnx", entry="m", threads=session_threads, bulk_threads=session_threads)
         before = living()
-        runtime = OnnxRuntime.load(spec, ADD_SIGNATURE, {"m": ADD}.__getitem__, PLACE)
+        runtime = OnnxRuntime.load(spec, ADD_SIGNATURE, Held({"m": ADD}), PLACE)
         more = living() - before
         runtime.close()
         return more + 1  # the caller computes as well

@@ -21,6 +21,7 @@ from cloche.core.platform import is_alive, process_start
 from cloche.core.signature import Columns, Field, Signature
 from cloche.runtimes import frames
 from cloche.runtimes.base import RuntimePlace, RuntimeSpec, load_runtime
+from cloche.runtimes.files import Held
 from cloche.runtimes.frames import (
     Begun,
     FrameReader,
@@ -69,7 +70,7 @@ def texts(*words: str | None) -> Columns:
 
 def load(*hosts: str, timeout_s: float = 10.0, files: dict[str, bytes] = FILES) -> PythonRuntime:
     place = RuntimePlace(digest=DIGEST, hosts=hosts, timeout_s=timeout_s)
-    runtime = load_runtime(SPEC, SIGNATURE, files.__getitem__, place)
+    runtime = load_runtime(SPEC, SIGNATURE, Held(files), place)
     assert isinstance(runtime, PythonRuntime)
     return runtime
 
@@ -422,13 +423,14 @@ def test_the_end_of_a_fork_leaves_the_host_to_its_owner(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from cloche.runtimes.base import RuntimePlace, RuntimeSpec\n"
+        "from cloche.runtimes.files import Held\n"
         "from cloche.runtimes.python import PythonRuntime\n"
         "from cloche.core.signature import Field, Signature\nimport numpy as np\n"
         "signature = Signature(inputs=(Field(name='n', datatype='FP64', shape=(-1,)),),"
         " outputs=(Field(name='value', datatype='FP64', shape=(-1,)),))\n"
         "code = b'class M:\\n  def load(self): ...\\n  def predict(self, n): return n'\n"
         "spec = RuntimeSpec(kind='python', entry='code/m.py:M')\n"
-        "runtime = PythonRuntime.load(spec, signature, lambda name: code, RuntimePlace(digest='d'))\n"
+        "runtime = PythonRuntime.load(spec, signature, Held({'code/m.py': code}), RuntimePlace(digest='d'))\n"
         "child = os.fork()\n"
         "if child == 0:\n    sys.exit(0)\n"
         "os.waitpid(child, 0)\n"

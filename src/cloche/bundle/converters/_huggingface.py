@@ -20,6 +20,7 @@ from cloche.bundle.parity import compare
 from cloche.core.errors import ConversionError, ModelError
 from cloche.core.signature import Columns, Field, Signature
 from cloche.runtimes.base import RuntimePlace, RuntimeSpec, StepSpec, load_runtime
+from cloche.runtimes.files import Held
 from cloche.runtimes.onnx import DATATYPES, open_session
 from cloche.runtimes.steps_tokenizer import TENSORS
 
@@ -94,7 +95,7 @@ def _answer_hard(converted: Converted, hard: list[str]) -> Columns:
     """What the bundle will answer to texts that are hard to cut. Raises ConversionError (CL-E803)."""
     try:
         runtime = load_runtime(
-            converted.runtime, converted.signature, converted.files.__getitem__, RuntimePlace(digest="")
+            converted.runtime, converted.signature, Held(converted.files), RuntimePlace(digest="")
         )
         try:
             return runtime.run({converted.signature.inputs[0].name: np.array(hard, object)})

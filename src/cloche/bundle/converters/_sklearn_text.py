@@ -31,6 +31,7 @@ from cloche.bundle.parity import compare
 from cloche.core.errors import ConversionError
 from cloche.core.signature import Array, Columns, Field, Signature, take_rows
 from cloche.runtimes.base import RuntimePlace, RuntimeSpec, StepSpec, load_runtime
+from cloche.runtimes.files import Held
 from cloche.runtimes.steps_terms import TermsFile, TermsStep
 
 TERMS_FILE = "model/terms.json"
@@ -137,9 +138,7 @@ def _prove_hard(original: Original, parts: Split, converted: Converted, options:
     names = [str(name) for name in getattr(original.model, "feature_names_in_", [])]
     rows = columns[converted.signature.inputs[0].name].tolist() if not parts.others and not names else None
     expected = answer(original.model, to_native(columns, names) if rows is None else rows)
-    runtime = load_runtime(
-        converted.runtime, converted.signature, converted.files.__getitem__, RuntimePlace(digest="")
-    )
+    runtime = load_runtime(converted.runtime, converted.signature, Held(converted.files), RuntimePlace(digest=""))
     try:
         answers = runtime.run({name: columns[name] for name in _names(converted.signature)})
         compare(expected, answers, rtol=options.rtol, atol=options.atol)

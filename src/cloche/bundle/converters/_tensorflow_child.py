@@ -24,6 +24,7 @@ from cloche.bundle.rows import ARRAY_INPUT, draw_rows
 from cloche.core.errors import ClocheError, ConversionError, InputError
 from cloche.core.signature import Columns
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 from cloche.runtimes.onnx import first_line
 
 #: What Keras, TensorFlow and tf2onnx raise for what they can't do; tf.errors.OpError is an Exception.
@@ -199,7 +200,7 @@ def _plain(names: list[str]) -> list[str]:
 
 def _prove(converted: Converted, drawn: Columns, reference: Columns, options: ConvertOptions) -> None:
     runtime = load_runtime(
-        converted.runtime, converted.signature, converted.files.__getitem__, RuntimePlace(digest="0" * 64)
+        converted.runtime, converted.signature, Held(converted.files), RuntimePlace(digest="0" * 64)
     )
     compare(reference, runtime.run(drawn), rtol=options.rtol, atol=options.atol)
     runtime.close()

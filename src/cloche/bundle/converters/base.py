@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ import msgspec
 
 from cloche.core.errors import ConfigError
 from cloche.core.extras import load_extra
+from cloche.core.plugins import plugins
 from cloche.core.signature import Columns, Signature
 from cloche.runtimes.base import RuntimeSpec
 
@@ -85,7 +85,7 @@ class Converter(Protocol):
 
 def find_converter(model: object) -> Converter:
     """The first converter, by name, that accepts the model. Raises ConfigError when none does."""
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for point in plugins(GROUP).values():
         converter: Converter = point.load()()
         if converter.accepts(model):
             return converter

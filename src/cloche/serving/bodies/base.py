@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol
 
 from cloche.core.errors import InputError, MissingExtraError
+from cloche.core.plugins import plugins
 from cloche.core.signature import Columns, Signature, row_numbers
 from cloche.serving.protocols.schema import MOST_SHOWN
 
@@ -53,7 +53,7 @@ class Table(NamedTuple):
 
 def find_bodies() -> list[type[Body]]:
     """Every body format that is installed, by name."""
-    return [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]
+    return [point.load() for point in plugins(GROUP).values()]
 
 
 class Bodies:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 from starlette.routing import Route
 
 from cloche.core.errors import ClocheError, InputError
+from cloche.core.plugins import plugins
 from cloche.core.signature import Columns, Signature
 from cloche.engine.validate import Flag
 
@@ -95,7 +95,7 @@ class Dialect(Protocol):
 
 def find_dialects() -> list[type[Dialect]]:
     """Every dialect that is installed, by name."""
-    return [point.load() for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)]
+    return [point.load() for point in plugins(GROUP).values()]
 
 
 def dialects_for(live: Live) -> list[Dialect]:

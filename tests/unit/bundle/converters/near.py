@@ -9,6 +9,7 @@ import numpy as np
 
 from cloche.bundle.converters.base import Converted
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 
 ROWS = 10_000
 #: What no threshold is near to, and what is none or both of a number's signs.
@@ -51,5 +52,5 @@ def _narrow(values: Any, dtype: type) -> Any:
 def ask(converted: Converted, columns: dict[str, Any]) -> Any:
     """What the converted model answers to columns, as it is served."""
     files = converted.files
-    runtime = load_runtime(converted.runtime, converted.signature, files.__getitem__, RuntimePlace(digest=""))
+    runtime = load_runtime(converted.runtime, converted.signature, Held(files), RuntimePlace(digest=""))
     return runtime.run(columns)

@@ -18,6 +18,7 @@ from cloche.bundle.converters.base import Converted, ConvertOptions, find_conver
 from cloche.bundle.converters.huggingface import HuggingFaceConverter
 from cloche.core.errors import ConfigError, ConversionError
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 
 WIDTH = 4
 TABLE = np.random.default_rng(0).normal(size=(len(WORDS), WIDTH)).astype(np.float32)
@@ -80,9 +81,9 @@ def convert(folder: Path, rows: Any = TEXTS, **options: Any) -> Converted:
 
 
 def run(converted: Converted, texts: list[str]) -> Any:
-    read, place = converted.files.__getitem__, RuntimePlace(digest="")
+    files, place = Held(converted.files), RuntimePlace(digest="")
     name = converted.signature.inputs[0].name
-    return load_runtime(converted.runtime, converted.signature, read, place).run({name: np.array(texts, object)})
+    return load_runtime(converted.runtime, converted.signature, files, place).run({name: np.array(texts, object)})
 
 
 def hidden(text: str) -> Any:

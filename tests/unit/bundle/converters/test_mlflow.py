@@ -23,6 +23,7 @@ from cloche.bundle.converters.base import Converted, ConvertOptions, find_conver
 from cloche.bundle.converters.mlflow import MlflowConverter
 from cloche.core.errors import ConfigError, ConversionError, RefusedError
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 from cloche.testing import toy_onnx
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
@@ -47,7 +48,7 @@ def convert(folder: Path, rows: Any = X, **options: Any) -> Converted:
 
 def run(converted: Converted, rows: Any) -> Any:
     place = RuntimePlace(digest="")
-    runtime = load_runtime(converted.runtime, converted.signature, converted.files.__getitem__, place)
+    runtime = load_runtime(converted.runtime, converted.signature, Held(converted.files), place)
     return runtime.run({name: rows[name].to_numpy() for name in rows})
 
 

@@ -26,6 +26,7 @@ from cloche.core.errors import (
 )
 from cloche.core.signature import Field, count_rows
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 from cloche.runtimes.model_class import ModelClass
 
 Write = Callable[..., Any]
@@ -131,7 +132,7 @@ def test_the_reference_is_what_the_class_answers_here_and_a_host_answers_the_sam
     assert converted.reference["score"].tolist() == [4.5, 9.0, 13.5]
     assert sorted(converted.files) == ["code/packed_model.py", "code/weights/w.txt", "code/words_beside.py"]
     place = RuntimePlace(digest="d" * 64)
-    runtime = load_runtime(converted.runtime, converted.signature, converted.files.__getitem__, place)
+    runtime = load_runtime(converted.runtime, converted.signature, Held(converted.files), place)
     try:
         answers = runtime.run(converted.columns)
     finally:
@@ -154,7 +155,7 @@ def test_a_file_that_was_not_listed_is_named_when_the_host_can_not_load(write: W
         load_runtime(
             converted.runtime,
             converted.signature,
-            converted.files.__getitem__,
+            Held(converted.files),
             RuntimePlace(digest="d" * 64),
         )
     assert 'code=[..., "not_listed.py"]' in (caught.value.hint or "")

@@ -37,6 +37,7 @@ from cloche.bundle.converters.base import Converted, ConvertOptions
 from cloche.bundle.converters.sklearn import SklearnConverter, check_packages, check_protobuf
 from cloche.core.errors import ConversionError, InputError, MissingExtraError
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 
 FRAME, ANSWER = passengers(400)
 MODEL = "model/model.onnx"
@@ -49,7 +50,7 @@ def convert(model: Any, rows: Any, **options: Any) -> Converted:
 def run(converted: Converted, columns: Any) -> Any:
     files = converted.files
     place = RuntimePlace(digest="")
-    return load_runtime(converted.runtime, converted.signature, files.__getitem__, place).run(columns)
+    return load_runtime(converted.runtime, converted.signature, Held(files), place).run(columns)
 
 
 def outputs(converted: Converted) -> list[tuple[str, str, tuple[int, ...]]]:

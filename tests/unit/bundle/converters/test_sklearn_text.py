@@ -37,6 +37,7 @@ from cloche.bundle.converters.sklearn import SklearnConverter
 from cloche.bundle.pickles import convert_pickle
 from cloche.core.errors import ConfigError, ConversionError, InputError
 from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.files import Held
 
 RANDOM = np.random.default_rng(0)
 WORDS = ["".join(RANDOM.choice(list("abcdefghijkéßü"), RANDOM.integers(2, 8))) for _ in range(300)]
@@ -87,7 +88,7 @@ def convert(model: Any, rows: Any, **options: Any) -> Converted:
 
 def run(converted: Converted, columns: Any) -> Any:
     place = RuntimePlace(digest="")
-    return load_runtime(converted.runtime, converted.signature, converted.files.__getitem__, place).run(columns)
+    return load_runtime(converted.runtime, converted.signature, Held(converted.files), place).run(columns)
 
 
 def steps(model: Any) -> str:
