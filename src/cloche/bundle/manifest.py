@@ -11,7 +11,7 @@ from cloche.core.errors import RefusedError
 from cloche.core.signature import Signature
 from cloche.runtimes.base import RuntimeSpec
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 SEAL = "seal.json"
 #: A tar header holds 100 bytes of name.

@@ -93,8 +93,8 @@ def test_a_thousand_files_are_the_most(bundle: Bundle) -> None:
 
 
 def test_another_format_is_refused_in_words(bundle: Bundle) -> None:
-    with pytest.raises(RefusedError, match="format 2"):
-        decode_manifest(msgspec.structs.replace(bundle.manifest, format=2, files=()).encode())
+    with pytest.raises(RefusedError, match="format 1, this Cloche reads 2"):
+        decode_manifest(msgspec.structs.replace(bundle.manifest, format=1, files=()).encode())
 
 
 def test_an_unknown_key_is_refused(bundle: Bundle) -> None:
@@ -104,7 +104,7 @@ def test_an_unknown_key_is_refused(bundle: Bundle) -> None:
     assert caught.value.code == "CL-E404"
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"format":"1"}', b'{"format":1}'])
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"format":"1"}', b'{"format":2}'])
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(RefusedError):
         decode_manifest(data)
