@@ -90,17 +90,16 @@ def measure(
     gc.collect()
     give_back_memory()  # else a model hides in what was free already
     before = resident_bytes()
-    forget_peak()
+    is_forgotten = forget_peak()
     start = clock()
     runtime = load(spec, bulk=False)
     load_s = clock() - start
-    host = getattr(runtime, "host_pid", None)
-    most = peak_bytes() - before if host is None else peak_bytes(host)
+    host = getattr(runtime, "host_pid", None)  # a runtime host is the model's alone
+    most = peak_bytes(host) - (0 if host else before) if host or is_forgotten else 0
     try:
         few = repeat_rows(columns, 64)
         rows = sorted(time_rows(runtime, few, _ROW_BUDGET_S, clock, least=_LEAST_CALLS))
         bulk = _affordable_rows(columns, rows[len(rows) // 2], _BULK_CALL_S)
-        # A runtime host is the model's alone.
         used = resident_bytes() - before if host is None else resident_bytes(host)
         if not runtime.in_process:
             # The host is the same for many rows, and slow to start.

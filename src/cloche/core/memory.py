@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import resource
@@ -33,10 +32,13 @@ def resident_bytes(pid: int | None = None) -> int:
     return pages * resource.getpagesize()
 
 
-def forget_peak() -> None:
-    """From now on `peak_bytes` of this process tells of what comes; on macOS it tells of the whole life."""
-    with contextlib.suppress(OSError):
+def forget_peak() -> bool:
+    """Let `peak_bytes` of this process tell of what comes; False where it goes on to tell of its whole life."""
+    try:
         Path("/proc/self/clear_refs").write_text(_FORGET_PEAK)
+    except OSError:  # macOS, and containers that may not write there
+        return False
+    return True
 
 
 def peak_bytes(pid: int | None = None) -> int:
