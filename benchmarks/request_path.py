@@ -148,7 +148,8 @@ async def _serve(variant: str, folder: Path, listening: socket.socket) -> None:
         board = Board(Path(place) / "board")
         member: Any = SimpleNamespace(board=board, slot=board.claim(0, Role.WORKER, os.getpid(), 1))
         state = WorkerState()
-        app = worker.build(config, worker.load(config), member, state, FollowedKeys(config.keys))
+        loaded = [worker.load(config, one) for one in config.deployments]
+        app = worker.build(config, loaded, member, state, FollowedKeys(config.keys))
         _switch_off(app, variant)
         server = Server(app, state, [listening])
         await server.start()
@@ -163,7 +164,7 @@ def _config(folder: Path, *, with_key: bool) -> worker.WorkerConfig:
         bundle = project.open("cancer@champion")
         trusted = tuple(project.trusted())
     record = msgspec.json.decode((folder / "key.json").read_bytes(), type=KeyRecord)
-    return worker.WorkerConfig(
+    one = worker.DeploymentConfig(
         deployment="cancer",
         model="cancer",
         version=1,
@@ -172,10 +173,13 @@ def _config(folder: Path, *, with_key: bool) -> worker.WorkerConfig:
         deadline_s=1.0,
         on_invalid="flag",
         keys_required=with_key,
+        limits={EVERY_OTHER: Rate(1_000_000, 1)} if with_key else {},
+    )
+    return worker.WorkerConfig(
+        deployments=(one,),
         loopback=True,
         max_body=16_000_000,
         database="",
-        limits={EVERY_OTHER: Rate(1_000_000, 1)} if with_key else {},
         keys=(record,) if with_key else (),
         trusted=trusted,
     )
@@ -185,7 +189,7 @@ def _switch_off(app: App, variant: str) -> None:
     """Take every part out of the app that comes after `variant`."""
     order = list(PARTS)
     missing = order[order.index(variant) + 1 :] if variant in PARTS else []
-    predictions: Any = app.predictions
+    predictions: Any = app.table.predictions[0]
     deployment = predictions.deployment
     if "validation" in missing:
         deployment.engine.prepare = lambda columns: Prepared(columns, count_rows(columns), ())

@@ -39,7 +39,7 @@ def main() -> int:
         assert server.stdout is not None
         # One line comes once it serves; nothing comes when it could not start.
         if said := server.stdout.readline():
-            ask(row, json.loads(said))
+            ask(row, json.loads(said)["deployments"][0])
         code = server.wait()
         return 0 if stopped and code == 130 else code
     finally:

@@ -17,9 +17,9 @@ from urllib.parse import quote
 import msgspec
 
 from cloche.app.choose import Chosen, choose
-from cloche.app.features import describe_features
 from cloche.app.project import Project, open_project
-from cloche.app.up import aliases_of, check_code, describe_worker
+from cloche.app.refusals import check_code
+from cloche.app.wish import describe_deployment, describe_worker, features_of
 from cloche.app.worker import Loaded, WorkerConfig, build, load
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.rows import to_columns
@@ -31,7 +31,6 @@ from cloche.serving.keyring import FollowedKeys
 from cloche.serving.protocols.schema import predictions
 from cloche.serving.state import WorkerState
 from cloche.settings.keys import looks_like_path
-from cloche.store.keys import Keys
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -61,19 +60,10 @@ def asgi(model: Bundle | str | Path, *, allow_code: bool = False, directory: Pat
 def _config(project: Project, chosen: Chosen) -> WorkerConfig:
     check_code(chosen.bundle, allowed=project.settings.serve.allow_code)
     chosen.bundle.verify()
-    online = chosen.online
-    told = describe_worker(project.settings, chosen, keys_required=online.access.keys, loopback=True)
-    features = online.features and describe_features(online.features, chosen.bundle.signature)
-    return msgspec.convert(
-        told
-        | {
-            "keys": msgspec.to_builtins(Keys(project.store).load()),
-            "trusted": sorted(project.trusted()),
-            "aliases": aliases_of(project, chosen.version),
-            "features": msgspec.to_builtins(features),
-        },
-        WorkerConfig,
-    )
+    keys_required = chosen.online.access.keys
+    told = describe_deployment(project, chosen, features_of(chosen), keys_required=keys_required)
+    worker = describe_worker(project, loopback=True) | {"tls": None}
+    return msgspec.convert(worker | {"deployments": [told]}, WorkerConfig)
 
 
 class _Place:
@@ -94,13 +84,14 @@ class ModelApp:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
+        self._deployed = config.deployments[0]
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
         self._keys = FollowedKeys(config.keys)
         self._apps: dict[asyncio.AbstractEventLoop, App] = {}
 
     def __repr__(self) -> str:
-        return f"<ModelApp {self._config.ref} as {self._config.deployment}>"
+        return f"<ModelApp {self._deployed.ref} as {self._deployed.deployment}>"
 
     async def start(self) -> None:
         """Load the model now, so that the first request finds it ready; Starlette tells no mounted app to."""
@@ -129,7 +120,7 @@ class ModelApp:
         Rows of concurrent callers are joined in batches, under the deadline of the deployment; answers are as over
         HTTP. Raises InputError, BusyError, ModelError.
         """
-        deployment = (await self._app()).predictions.deployment
+        deployment = (await self._app()).table.predictions[0].deployment
         is_one = isinstance(rows, Mapping)
         prepared = deployment.engine.prepare(to_columns([rows] if is_one else rows, deployment.engine.signature))
         outputs = prepared.cached
@@ -174,7 +165,7 @@ class ModelApp:
             for ended in [each for each in self._apps if each.is_closed()]:
                 self._apps.pop(ended).close()
             state = WorkerState()
-            app = self._apps[loop] = build(self._config, loaded, self._place, state, self._keys)
+            app = self._apps[loop] = build(self._config, [loaded], self._place, state, self._keys)
             state.is_ready = True
         return app
 
@@ -182,8 +173,8 @@ class ModelApp:
         with self._lock:
             if self._loaded is None:
                 self._place = _Place(self)
-                loaded = load(self._config)
-                if self._config.keys_required or self._config.limits:
+                loaded = load(self._config, self._deployed)
+                if self._config.needs_keys:
                     self._keys = FollowedKeys(self._config.keys)
                     self._keys.follow(self._config.database)
                 self._loaded = loaded

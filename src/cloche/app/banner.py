@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ _LONGEST_BODY = 2_000
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts are what is served: `model` is its version ("fraud:3"), `data` the folder that keeps it.
+    """Facts are one deployment that is served: `model` is its version ("fraud:3").
 
     `champion` is the version that is the champion, where that is another one.
     """
@@ -31,56 +32,102 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     #: What callers send: the signature, and a few rows of it.
     signature: Signature
     examples: Columns
-    host: str
-    workers: int
     keys_required: bool
-    encrypted: bool
-    data: Path
     champion: str | None = None
 
 
-def banner(facts: Facts, runtime: Path, *, as_json: bool) -> str:
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A Server is where all of it is served; `data` is the folder that keeps it."""
+
+    host: str
+    workers: int
+    encrypted: bool
+    data: Path
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.encrypted else 'http'}://{_reachable(self.host)}:{PORT}"
+
+
+def banner(server: Server, facts: Sequence[Facts], runtime: Path, *, as_json: bool) -> str:
     """The lines for people, or one JSON object; `runtime` takes an example that is too long for a line."""
-    scheme = "https" if facts.encrypted else "http"
-    base = f"{scheme}://{_reachable(facts.host)}:{PORT}"
-    predict, docs = f"{base}/predict/{facts.deployment}", f"{base}/docs"
-    playground = f"{base}/playground/{facts.deployment}"
-    curl = _curl(facts, predict, runtime)
+    tries = [_curl(one, f"{server.url}/predict/{one.deployment}", runtime) for one in facts]
     if as_json:
-        answer = {
-            "kind": "Up",
-            "version": 1,
-            "deployment": facts.deployment,
-            "model": facts.model,
-            "digest": facts.bundle.digest,
-            "workers": facts.workers,
-            "sandbox": False if facts.bundle.manifest.runtime.kind == "python" else None,
-            "predict": predict,
-            "docs": docs,
-            "playground": playground,
+        return _json(server, facts, tries)
+    lines = _of_one(server, facts[0]) if len(facts) == 1 else _of_several(server, facts)
+    shown = "".join(f"  {name:<10} {words}\n" for name, words in lines if words)
+    return f"\n{shown}  try\n\n" + "\n\n".join(tries) + "\n\n"
+
+
+def _json(server: Server, facts: Sequence[Facts], tries: Sequence[str]) -> str:
+    url = server.url
+    deployments = [
+        {
+            "deployment": one.deployment,
+            "model": one.model,
+            "digest": one.bundle.digest,
+            "sandbox": False if _is_code(one.bundle) else None,
+            "predict": f"{url}/predict/{one.deployment}",
+            "docs": f"{url}/docs" if len(facts) == 1 else f"{url}/docs/{one.deployment}",
+            "playground": f"{url}/playground/{one.deployment}",
             "try": curl,
         }
-        return msgspec.json.encode(answer).decode() + "\n"
-    what = facts.bundle.manifest
-    size = format_size(sum(entry.size for entry in what.files))
-    is_code = what.runtime.kind == "python"
+        for one, curl in zip(facts, tries, strict=True)
+    ]
+    told = {"kind": "Up", "version": 1, "url": url, "workers": server.workers, "deployments": deployments}
+    return msgspec.json.encode(told).decode() + "\n"
+
+
+def _of_one(server: Server, facts: Facts) -> list[tuple[str, str]]:
+    what, url = facts.bundle.manifest, server.url
+    is_code = _is_code(facts.bundle)
     where = "in hosts of its own" if is_code else "in the workers"
     speed = "" if what.measured is None else f", {format_duration(what.measured.row_p50_s)} a row when packed"
+    return [
+        ("model", _described(facts)),
+        ("runtime", f"{what.runtime.kind}, {where}{speed}"),
+        ("sandbox", "none: the model's code may do whatever you may" if is_code else ""),
+        ("workers", str(server.workers)),
+        ("predict", f"{url}/predict/{facts.deployment}"),
+        ("docs", f"{url}/docs"),
+        ("playground", f"{url}/playground/{facts.deployment}"),
+        ("keys", "each caller needs one: cloche keys create NAME" if facts.keys_required else ""),
+        ("stop", _stop(server)),
+    ]
+
+
+def _of_several(server: Server, facts: Sequence[Facts]) -> list[tuple[str, str]]:
+    width = max(len(one.deployment) for one in facts)
+    code = [one.deployment for one in facts if _is_code(one.bundle)]
+    keyed = [one.deployment for one in facts if one.keys_required]
+    return [
+        *(
+            ("" if number else "live", f"{one.deployment:<{width}}  {_described(one)}")
+            for number, one in enumerate(facts)
+        ),
+        ("sandbox", f"none for {', '.join(code)}: their code may do whatever you may" if code else ""),
+        ("workers", str(server.workers)),
+        ("predict", f"{server.url}/predict/NAME"),
+        ("docs", f"{server.url}/docs"),
+        ("keys", f"each caller of {', '.join(keyed)} needs one: cloche keys create NAME" if keyed else ""),
+        ("stop", _stop(server)),
+    ]
+
+
+def _stop(server: Server) -> str:
+    return f"Ctrl-C; models, versions and keys stay in {server.data}"
+
+
+def _is_code(bundle: Bundle) -> bool:
+    return bundle.manifest.runtime.kind == "python"
+
+
+def _described(facts: Facts) -> str:
+    """The version, and what kind of model it is, how large, and whether another is the champion."""
+    size = format_size(sum(entry.size for entry in facts.bundle.manifest.files))
     champion = "" if facts.champion is None else f"; champion is {facts.champion}"
-    lines = {
-        "model": f"{facts.model}  {_kind(facts.bundle)}, {_shape(facts.bundle)}"
-        f"  ({size}, sha256 {facts.bundle.digest[:8]}…){champion}",
-        "runtime": f"{what.runtime.kind}, {where}{speed}",
-        "sandbox": "none: the model's code may do whatever you may" if is_code else "",
-        "workers": str(facts.workers),
-        "predict": predict,
-        "docs": docs,
-        "playground": playground,
-        "keys": "each caller needs one: cloche keys create NAME" if facts.keys_required else "",
-        "stop": f"Ctrl-C; models, versions and keys stay in {facts.data}",
-    }
-    shown = "".join(f"  {name:<10} {words}\n" for name, words in lines.items() if words)
-    return f"\n{shown}  try\n\n{curl}\n\n"
+    said = f"{facts.model}  {_kind(facts.bundle)}, {_shape(facts.bundle)}"
+    return f"{said}  ({size}, sha256 {facts.bundle.digest[:8]}…){champion}"
 
 
 def _kind(bundle: Bundle) -> str:
@@ -105,7 +152,7 @@ def _reachable(host: str) -> str:
 def _curl(facts: Facts, url: str, runtime: Path) -> str:
     body = _example(facts)
     if len(body) > _LONGEST_BODY:
-        file = runtime / "example.json"
+        file = runtime / f"example-{facts.deployment}.json"
         file.write_text(body)
         body = f"@{file}"
     key = ' -H "Authorization: Bearer $CLOCHE_KEY"' if facts.keys_required else ""

@@ -35,19 +35,28 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     bundle: Bundle
 
 
-def choose(project: Project, model: str | None, *, progress: Progress | None = None) -> Chosen:
-    """What to serve; a file or class that is not packed yet is packed and registered."""
-    described = project.settings.online
-    if model is None:
-        if described is None:
-            raise ConfigError(
-                "there is nothing to serve: no model is named, and no cloche.toml has an [online.NAME]",
-                hint="cloche up fraud@champion, or cloche up model.onnx",
-            )
-        version, bundle = _find(project, described.model, described.name, progress)
-        return Chosen(online=described, version=version, bundle=bundle)
+def choose_all(project: Project, progress: Progress | None = None) -> list[Chosen]:
+    """What every [online.NAME] of cloche.toml names. Raises ConfigError where there is none."""
+    if not project.settings.online:
+        raise ConfigError(
+            "there is nothing to serve: no model is named, and no cloche.toml has an [online.NAME]",
+            hint="cloche up fraud@champion, or cloche up model.onnx",
+        )
+    chosen = []
+    for online in project.settings.online:
+        version, bundle = _find(project, online.model, online.name, progress)
+        chosen.append(Chosen(online=online, version=version, bundle=bundle))
+    return chosen
+
+
+def choose(project: Project, model: str, *, progress: Progress | None = None) -> Chosen:
+    """What to serve for one model; a file or class that is not packed yet is packed and registered.
+
+    Its deployment has the model's name, and is run as the table of that name says.
+    """
     version, bundle = _find(project, model, None, progress)
-    if described is not None and described.name == version.model:
+    described = next((one for one in project.settings.online if one.name == version.model), None)
+    if described is not None:
         online = msgspec.structs.replace(described, model=str(version))
     else:
         online = default_online(version.model, str(version))

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,7 @@ from cloche.serving.pages import Pages
 from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.state import WorkerState
+from cloche.serving.table import Table
 from cloche.serving.tls import Certificates
 from cloche.serving.worker import serve
 
@@ -56,8 +58,8 @@ class CacheConfig(msgspec.Struct, frozen=True):
     ttl_s: float | None = None
 
 
-class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A WorkerConfig is what `cloche up` hands to each of its workers."""
+class DeploymentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A DeploymentConfig is one deployment, and the version that answers for it."""
 
     deployment: str
     model: str
@@ -65,28 +67,43 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     bundle: str
     deadline_s: float
-    #: For calls that no caller waits for: golden examples and warm-up.
-    load_timeout_s: float = 300.0
     on_invalid: OnInvalid
     keys_required: bool
-    loopback: bool
-    max_body: int
-    database: str
     device: str = "cpu"
     cache: CacheConfig | None = None
     limits: dict[str, Rate] = {}
     hosts: tuple[str, ...] = ()
-    keys: tuple[KeyRecord, ...] = ()
-    trusted: tuple[str, ...] = ()
     #: What pointed at the version when the server started.
     aliases: tuple[str, ...] = ()
     features: FeaturesConfig | None = None
-    #: The files of the certificate and its key, where TLS is spoken.
-    tls: tuple[str, str] | None = None
 
     @property
     def ref(self) -> str:
         return f"{self.model}:{self.version}"
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A WorkerConfig is what `cloche up` hands to each of its workers; at least one deployment."""
+
+    deployments: tuple[DeploymentConfig, ...]
+    loopback: bool
+    max_body: int
+    database: str
+    #: For calls that no caller waits for: golden examples and warm-up.
+    load_timeout_s: float = 300.0
+    keys: tuple[KeyRecord, ...] = ()
+    trusted: tuple[str, ...] = ()
+    #: The files of the certificate and its key, where TLS is spoken.
+    tls: tuple[str, str] | None = None
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether any deployment must know who calls."""
+        return any(one.keys_required or one.limits for one in self.deployments)
+
+    @property
+    def deadline_s(self) -> float:
+        return max(one.deadline_s for one in self.deployments)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -98,12 +115,10 @@ class Loaded(msgspec.Struct, frozen=True):
     cost: CostLine
 
 
-def load(config: WorkerConfig) -> Loaded:
+def load(config: WorkerConfig, one: DeploymentConfig) -> Loaded:
     """Open, verify, load, check the golden examples, warm up. Raises ClocheError."""
-    bundle = Bundle.open(Path(config.bundle), config.trusted, digest=config.digest)
-    place = RuntimePlace(
-        digest=config.digest, hosts=config.hosts, timeout_s=config.load_timeout_s, device=config.device
-    )
+    bundle = Bundle.open(Path(one.bundle), config.trusted, digest=one.digest)
+    place = RuntimePlace(digest=one.digest, hosts=one.hosts, timeout_s=config.load_timeout_s, device=one.device)
     runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle, place)
     golden.check(bundle, runtime)
     examples = bundle.golden()
@@ -111,49 +126,55 @@ def load(config: WorkerConfig) -> Loaded:
     return Loaded(bundle, runtime, examples, cost)
 
 
-def build(config: WorkerConfig, loaded: Loaded, place: Counting, state: WorkerState, keys: FollowedKeys) -> App:
-    """The worker's ASGI callable; needs a running event loop."""
+def build(
+    config: WorkerConfig, loaded: Sequence[Loaded], place: Counting, state: WorkerState, keys: FollowedKeys
+) -> App:
+    """The worker's ASGI callable, over what was loaded for each deployment; needs a running event loop."""
+    pairs = zip(config.deployments, loaded, strict=True)
+    table = Table([_predictions(config, one, what, place, state, keys) for one, what in pairs])
+    return App(table, Pages(table, place.board, state), state, max_body=config.max_body)
+
+
+def _predictions(
+    config: WorkerConfig,
+    one: DeploymentConfig,
+    loaded: Loaded,
+    place: Counting,
+    state: WorkerState,
+    keys: FollowedKeys,
+) -> Predictions:
     signature, runtime = loaded.bundle.signature, loaded.runtime
     examples = take_rows(loaded.golden.inputs, 0, 4)
     answers: Columns | None = take_rows(loaded.golden.outputs, 0, 4)
-    if config.features is not None:
-        runtime = put_before(runtime, signature, config.features, config.deadline_s)
-        signature, examples = outward(signature, examples, config.features)
+    if one.features is not None:
+        runtime = put_before(runtime, signature, one.features, one.deadline_s)
+        signature, examples = outward(signature, examples, one.features)
         answers = None  # what the model answers to these keys, the table decides
-    slot = place.slot
-    cache = None if config.cache is None else Cache(size=config.cache.bytes, ttl_s=config.cache.ttl_s)
-    engine = Engine(
-        signature,
-        runtime,
-        ref=config.ref,
-        digest=config.digest,
-        on_invalid=config.on_invalid,
-        cache=cache,
-    )
-    counters = DeploymentCounters(slot, config.deployment, str(config.version))
-    batcher = Batcher(engine, counters, loaded.cost, batch_s=config.deadline_s / 4)
+    cache = None if one.cache is None else Cache(size=one.cache.bytes, ttl_s=one.cache.ttl_s)
+    engine = Engine(signature, runtime, ref=one.ref, digest=one.digest, on_invalid=one.on_invalid, cache=cache)
+    counters = DeploymentCounters(place.slot, one.deployment, str(one.version))
+    batcher = Batcher(engine, counters, loaded.cost, batch_s=one.deadline_s / 4)
     live = Live(
-        deployment=config.deployment,
-        model=config.model,
-        version=config.version,
+        deployment=one.deployment,
+        model=one.model,
+        version=one.version,
         signature=signature,
         platform=loaded.bundle.manifest.runtime.kind,
         description=loaded.bundle.manifest.description,
         examples=examples,
         answers=answers,
-        keys_required=config.keys_required,
-        aliases=config.aliases,
+        keys_required=one.keys_required,
+        aliases=one.aliases,
+        neighbours=tuple(each.deployment for each in config.deployments) if len(config.deployments) > 1 else (),
         is_ready=state.answers,
     )
-    dialects = dialects_for(live)
-    policy = Policy(keys_required=config.keys_required, loopback=config.loopback, limits=config.limits)
-    guard = Guard(policy, keys, RateLimiter(place.board, slot))
-    deployment = Deployment(live, engine, batcher, counters, deadline_s=config.deadline_s)
-    pages = Pages(live, dialects, place.board, state, engine.prepare)
-    return App(Predictions(deployment, dialects, guard), pages, state, max_body=config.max_body)
+    policy = Policy(keys_required=one.keys_required, loopback=config.loopback, limits=one.limits)
+    guard = Guard(policy, keys, RateLimiter(place.board, place.slot, one.deployment))
+    deployment = Deployment(live, engine, batcher, counters, deadline_s=one.deadline_s)
+    return Predictions(deployment, dialects_for(live), guard)
 
 
-async def _run(config: WorkerConfig, loaded: Loaded, member: Member) -> None:
+async def _run(config: WorkerConfig, loaded: Sequence[Loaded], member: Member) -> None:
     state = WorkerState()
     slot = member.slot
 
@@ -162,7 +183,7 @@ async def _run(config: WorkerConfig, loaded: Loaded, member: Member) -> None:
 
     state.refused = refused
     keys = FollowedKeys(config.keys)
-    if config.keys_required or config.limits:
+    if config.needs_keys:
         keys.follow(config.database)
     app = build(config, loaded, member, state, keys)
     # what was made so far stays for good: the collector need not look at it again and again
@@ -178,12 +199,13 @@ def main() -> None:
     logs = log.start(sys.stderr, colour=member.colour)
     try:
         config = msgspec.convert(member.config, WorkerConfig)
-        loaded = load(config)
+        loaded = [load(config, one) for one in config.deployments]
     except ClocheError as error:
         sys.exit(member.fail(error))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(config, loaded, member))
-    loaded.runtime.close()
+    for one in loaded:
+        one.runtime.close()
     logs.stop()
     sys.stderr.flush()
     os._exit(0)  # a call into a model that never returns must not hold up the exit

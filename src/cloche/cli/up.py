@@ -29,7 +29,7 @@ def up(
     ----------
     model
         A version (fraud@champion), a model file (./model.onnx) or a class (sentiment.py:Sentiment), which
-        are packed first, or a bundle's folder or archive; what [online.NAME] names when not given.
+        are packed first, or a bundle's folder or archive; every [online.NAME] of cloche.toml when not given.
     host
         The address to listen on; 127.0.0.1 when nothing else is set.
     port

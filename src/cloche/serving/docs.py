@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,14 +14,20 @@ from cloche.serving.protocols.schema import example_row, example_value
 from cloche.serving.templates import render
 
 
+def index_page(lives: Sequence[Live]) -> bytes:
+    """The page that leads to the others, where there are several deployments."""
+    return render("index.html", lives=lives)
+
+
 def docs_page(live: Live) -> bytes:
-    """The whole page."""
+    """The whole page of a deployment: at /docs, or where it is not the only one below that."""
     row = example_row(live.examples, live.signature)
     compact = msgspec.json.encode(row).decode()
     example = msgspec.json.format(msgspec.json.encode(row), indent=2)
     return render(
         "docs.html",
         live=live,
+        root="../" if live.neighbours else "",
         inputs=[_row(field) for field in live.signature.inputs],
         outputs=[_row(field) for field in live.signature.outputs],
         example=example.decode(),

@@ -54,6 +54,7 @@ class Guard:
         self._limiter = limiter
         self._clock = clock
         self._limits = dict(policy.limits)
+        self.keys_required = policy.keys_required
 
     def admit_prediction(self, headers: Mapping[bytes, bytes]) -> None:
         """A prediction: the key where one is needed, then its rate limit."""

@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
 
 from cloche.core.errors import BusyError, ClocheError, InputError
+from cloche.core.ids import PredictionIds
 from cloche.serving.guard import check_path
 from cloche.serving.inflate import TooLargeError, inflate
 from cloche.serving.pages import Pages, not_allowed
-from cloche.serving.predictions import GONE, Predictions, bug, request_id_of
+from cloche.serving.predictions import GONE, bug, request_id_of
 from cloche.serving.problems import headers_of, problem_body, status_of
-from cloche.serving.protocols.base import Answer, Dialect
+from cloche.serving.protocols.base import Answer
 from cloche.serving.state import WorkerState
+from cloche.serving.table import Table, Way
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,8 +38,9 @@ class Gone(Exception):  # noqa: N818 - not an error: nobody is there to hear of 
 class App:
     """An App answers HTTP for one worker; every request passes its guard first."""
 
-    def __init__(self, predictions: Predictions, pages: Pages, state: WorkerState, *, max_body: int) -> None:
-        self.predictions = predictions
+    def __init__(self, table: Table, pages: Pages, state: WorkerState, *, max_body: int) -> None:
+        self.table = table
+        self._ids = PredictionIds()
         self._pages = pages
         self._state = state
         self.max_body = max_body
@@ -47,19 +50,20 @@ class App:
         self._aside_now = 0  # what runs or waits there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        dialect = self.predictions.routes.get(scope["raw_path"])
-        if dialect is not None and scope["method"] == "POST":
-            await self._predict(dialect, scope, receive, send)
+        way = self.table.ways.get(scope["raw_path"])
+        if way is not None and scope["method"] == "POST":
+            await self._predict(way, scope, receive, send)
         else:
             await self._other(scope, receive, send)
 
     def close(self) -> None:
         """End its threads; nothing may be asked any more."""
-        self.predictions.deployment.batcher.close()
+        for one in self.table.predictions:
+            one.deployment.batcher.close()
         self._side.shutdown(wait=False, cancel_futures=True)
 
-    async def _predict(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
-        predictions = self.predictions
+    async def _predict(self, way: Way, scope: Scope, receive: Receive, send: Send) -> None:
+        predictions, dialect = way
         asked = predictions.begin(dialect, dict(scope["headers"]))
         status = GONE
         held = 0
@@ -89,15 +93,18 @@ class App:
         """What `work` gives; where it is for a body of so many bytes, so that others need not wait for it."""
         if size <= _LARGE:
             return work(*arguments)
-        batcher = self.predictions.deployment.batcher
         self._aside_now += 1
-        batcher.quiet_from = math.inf  # the thread and the model take turns: a batch seems slower than it is
+        self._quiet_from(math.inf)  # the thread and the models take turns: a batch seems slower than it is
         try:
             return await asyncio.get_running_loop().run_in_executor(self._side, work, *arguments)
         finally:
             self._aside_now -= 1
             if self._aside_now == 0:
-                batcher.quiet_from = time.monotonic()
+                self._quiet_from(time.monotonic())
+
+    def _quiet_from(self, time_s: float) -> None:
+        for one in self.table.predictions:
+            one.deployment.batcher.quiet_from = time_s
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         length = headers.get(b"content-length")
@@ -153,9 +160,11 @@ class App:
         raw_path: bytes = scope["raw_path"]
         request_id = request_id_of(headers)
         try:
-            self.predictions.guard.admit(check_path(raw_path), headers)
-            if raw_path in self.predictions.routes:
+            path = check_path(raw_path)
+            self.table.guard(path).admit(path, headers)
+            if raw_path in self.table.ways:
                 raise not_allowed(["POST"])
+            self.table.check_claims(raw_path)
             await self._pages(scope, receive, self._finishing(send, request_id))
             return
         except ClocheError as error:
@@ -163,9 +172,9 @@ class App:
                 self._state.refused(error.code)
             known = error
         except Exception as error:  # noqa: BLE001 - the edge of the process, as above
-            known = bug(error, request_id or self.predictions.ids.next())
-        speaker = self.predictions.speaker(raw_path)
-        shown_id = request_id or self.predictions.ids.next()
+            known = bug(error, request_id or self._ids.next())
+        speaker = self.table.speaker(raw_path)
+        shown_id = request_id or self._ids.next()
         if speaker is not None:
             answer = speaker.problem(known, shown_id)
         else:

@@ -24,8 +24,8 @@ class _Meter:
 
     __slots__ = ("cells", "own", "places")
 
-    def __init__(self, slot: Slot, key: str, found: dict[int, list[int]]) -> None:
-        labels = [{"name": "limit", "key": key, "window": str(parity)} for parity in (0, 1)]
+    def __init__(self, slot: Slot, of: str, key: str, found: dict[int, list[int]]) -> None:
+        labels = [{"name": "limit", "of": of, "key": key, "window": str(parity)} for parity in (0, 1)]
         self.cells: MutableSequence[int] | memoryview[int] = slot.cells
         self.own = [slot.series(**one) for one in labels]
         if self.own[0] == self.own[1]:  # the place of what finds no room
@@ -36,13 +36,16 @@ class _Meter:
 class RateLimiter:
     """A RateLimiter lets a key through `rate.count` times in a sliding window of `rate.window_s` seconds.
 
+    `of` is what is limited, a deployment: each counts for itself.
+
     Fixed windows, the one before weighted by what is left of it, to the nearest whole request. Over n workers
     at most n - 1 requests more get through at a boundary.
     """
 
-    def __init__(self, board: Board, slot: Slot, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, board: Board, slot: Slot, of: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._board = board
         self._slot = slot
+        self._of = of
         self._clock = clock
         self._cells = board.cells
         self._meters: dict[str, _Meter] = {}
@@ -55,7 +58,7 @@ class RateLimiter:
         """Count one request of `key`; 0.0 when it may pass, else the seconds until one may."""
         meter = self._meters.get(key)
         if meter is None:
-            meter = self._meters[key] = _Meter(self._slot, key, self._found)
+            meter = self._meters[key] = _Meter(self._slot, self._of, key, self._found)
         now = self._clock()
         self._look(now)
         window, spent = divmod(now, rate.window_s)

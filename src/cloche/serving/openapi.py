@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from cloche.serving.protocols.base import Dialect, Live
 from cloche.serving.protocols.schema import PROBLEM_SCHEMA, signature_schemas
+from cloche.serving.table import Table
 
 
-def openapi_document(live: Live, dialects: Sequence[Dialect]) -> dict[str, Any]:
-    """Every route but the page itself; keys stand as an HTTP bearer scheme."""
+def openapi_document(table: Table) -> dict[str, Any]:
+    """Every route but the pages themselves; keys stand as an HTTP bearer scheme."""
+    lives = [one.deployment.live for one in table.predictions]
+    live = lives[0]
     paths: dict[str, Any] = {}
-    for dialect in dialects:
-        paths.update(dialect.openapi())
+    schemas: dict[str, Any] = {}
+    for one in table.predictions:
+        schemas |= signature_schemas(one.deployment.live)
+        for dialect in one.dialects:
+            paths |= {path: item for path, item in dialect.openapi().items() if not table.is_contested(path)}
     for path, summary in (
         ("/livez", "The process lives"),
         ("/readyz", "The process answers predictions"),
@@ -32,12 +36,16 @@ def openapi_document(live: Live, dialects: Sequence[Dialect]) -> dict[str, Any]:
             "responses": {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}},
         }
     }
+    info = {"title": live.deployment, "version": str(live.version), "description": live.description}
+    if len(lives) > 1:
+        refs = ", ".join(each.ref for each in lives)
+        info = {"title": ", ".join(live.listed), "version": "1", "description": f"Live are {refs}."}
     return {
         "openapi": "3.1.0",
-        "info": {"title": live.deployment, "version": str(live.version), "description": live.description},
+        "info": info,
         "paths": paths,
         "components": {
-            "schemas": {**signature_schemas(live.signature), "Problem": PROBLEM_SCHEMA},
+            "schemas": {**schemas, "Problem": PROBLEM_SCHEMA},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "clk_live_…"}},
         },
         "security": [{}, {"key": []}],

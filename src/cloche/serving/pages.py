@@ -15,15 +15,13 @@ from starlette.routing import BaseRoute, Route, Router
 
 from cloche.core.board import Board
 from cloche.core.errors import NotFoundError
-from cloche.core.signature import Columns
-from cloche.engine.engine import Prepared
 from cloche.monitoring import exposition
-from cloche.serving.docs import docs_page
+from cloche.serving.docs import docs_page, index_page
 from cloche.serving.openapi import openapi_document
 from cloche.serving.playground import Playground
 from cloche.serving.problems import NotAllowedError
-from cloche.serving.protocols.base import Dialect, Live
 from cloche.serving.state import WorkerState
+from cloche.serving.table import Table
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -54,22 +52,29 @@ def _is_browser(scope: Scope) -> bool:
     return scope["method"] in ("GET", "HEAD") and b"text/html" in accept
 
 
+def _page(path: str, render: Callable[[], bytes]) -> Route:
+    """A page that is rendered when it is first looked at."""
+    page = functools.cache(render)
+
+    async def show(request: Request) -> Response:
+        return Response(page(), media_type="text/html", headers=_SECURE)
+
+    return Route(path, show, methods=["GET"])
+
+
 class Pages:
     """Pages answers everything that takes no rows; raises NotFoundError for what it does not know."""
 
     def __init__(
         self,
-        live: Live,
-        dialects: Sequence[Dialect],
+        table: Table,
         board: Board,
         state: WorkerState,
-        prepare: Callable[[Columns], Prepared],
     ) -> None:
-        self._live = live
+        self._lives = [one.deployment.live for one in table.predictions]
         self._board = board
         self._state = state
-        self._openapi = openapi_document(live, dialects)
-        self._docs = functools.cache(lambda: docs_page(live))
+        self._openapi = openapi_document(table)
         routes: list[BaseRoute] = [
             Route("/livez", self._alive, methods=["GET"]),
             Route("/readyz", self._ready, methods=["GET"]),
@@ -77,14 +82,20 @@ class Pages:
             Route("/v2/health/ready", self._oip_ready, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/openapi.json", self._document, methods=["GET"]),
-            Route("/docs", self._page, methods=["GET"]),
+            Route("/playground", self._lead, methods=["GET"]),
             *(Route(f"/docs/{name}", self._static, methods=["GET"]) for name in _STATIC),
         ]
-        own = next((dialect for dialect in dialects if dialect.name == "cloche"), None)
-        if own is not None:
-            routes.extend(Playground(live, own, prepare, _SECURE).routes)
-        for dialect in dialects:
-            routes.extend(dialect.routes())
+        if len(self._lives) > 1:
+            routes.append(_page("/docs", functools.partial(index_page, self._lives)))
+        for one in table.predictions:
+            live, prepare = one.deployment.live, one.deployment.engine.prepare
+            at = f"/docs/{live.deployment}" if live.neighbours else "/docs"
+            routes.append(_page(at, functools.partial(docs_page, live)))
+            own = next((dialect for dialect in one.dialects if dialect.name == "cloche"), None)
+            if own is not None:
+                routes.extend(Playground(live, own, prepare, _SECURE).routes)
+            for dialect in one.dialects:
+                routes.extend(dialect.routes())
         self.routes = routes
         self._router = Router(routes, redirect_slashes=False)
         self._static_files = {
@@ -110,7 +121,7 @@ class Pages:
             raise NotFoundError(
                 f"nothing live answers at {path[:120]}",
                 code="CL-E305",
-                hint=f"{self._live.deployment} is live, with {self._live.ref}",
+                hint=", ".join(f"{live.deployment} is live, with {live.ref}" for live in self._lives),
             ) from None
         raise NotFoundError(f"there is nothing at {path[:120]}", code="CL-E304", hint="see /docs") from None
 
@@ -138,8 +149,10 @@ class Pages:
         document = self._openapi | ({"servers": [{"url": mount}]} if mount else {})
         return Response(msgspec.json.encode(document), media_type="application/json")
 
-    async def _page(self, request: Request) -> Response:
-        return Response(self._docs(), media_type="text/html", headers=_SECURE)
+    async def _lead(self, request: Request) -> Response:
+        # relative, as it may stand behind a mount
+        to = "docs" if len(self._lives) > 1 else f"playground/{self._lives[0].deployment}"
+        return Response(status_code=307, headers={"location": to})
 
     async def _static(self, request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]

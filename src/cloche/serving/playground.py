@@ -41,9 +41,7 @@ class Playground:
         self._headers = headers
         self._page = functools.cache(lambda: playground_page(live))
         path = f"/playground/{live.deployment}"
-        led = {"location": path[1:]}  # relative, as it may stand behind a mount
         self.routes = [
-            Route("/playground", lambda _: Response(status_code=307, headers=led), methods=["GET"]),
             Route(path, self._show, methods=["GET"]),
             Route(f"{path}/check", self._check, methods=["POST"]),
         ]

@@ -63,7 +63,7 @@ class Asked(msgspec.Struct, gc=False):
 
 
 class Predictions:
-    """Predictions answers the paths that take rows, for one deployment.
+    """Predictions answers rows for one deployment, in any of its dialects.
 
     A carrier calls `begin`, `admit` (before it reads the body), `decode`, `submit` or `put`, with the outcome
     `answer`, or `refuse` with whatever any of them raised, and at the very end `finish`.
@@ -77,18 +77,11 @@ class Predictions:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.routes = {path.encode(): dialect for dialect in dialects for path in dialect.paths()}
-        self._roots = [(root.encode(), dialect) for dialect in dialects for root in dialect.roots]
+        self.dialects = tuple(dialects)
         self.deployment = deployment
         self.guard = guard
         self.ids = PredictionIds()
         self._clock = clock
-
-    def speaker(self, path: bytes) -> Dialect | None:
-        """The dialect in which an error at a path is told, whether or not there is anything at it."""
-        return next(
-            (dialect for root, dialect in self._roots if path == root or path.startswith(root + b"/")), None
-        )
 
     def begin(self, dialect: Dialect, headers: Mapping[bytes, bytes]) -> Asked:
         start = self._clock()

@@ -6,7 +6,7 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from email.utils import formatdate
 from typing import Any
 
@@ -18,9 +18,9 @@ from uvicorn.server import ServerState
 from cloche.serving.exchange import LARGEST, Exchange
 from cloche.serving.http import App
 from cloche.serving.lookout import Lookout
-from cloche.serving.predictions import Predictions
 from cloche.serving.problems import refusal_body
 from cloche.serving.state import WorkerState
+from cloche.serving.table import Way
 from cloche.serving.tls import Certificates
 
 HEADER_BYTES = 16 * 1024
@@ -78,7 +78,7 @@ class Connection(HttpToolsProtocol):
     A prediction whose body is small takes the short way (`Exchange`), all else uvicorn's own to the ASGI app.
     """
 
-    predictions: Predictions
+    ways: Mapping[bytes, Way]
     worker_state: WorkerState
     lookout: Lookout
     max_body: int
@@ -147,8 +147,8 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_method() != b"POST" or not (self.cycle is None or self.cycle.response_complete):
             return False
         path, _, query = self.url.partition(b"?")
-        dialect = self.predictions.routes.get(path)
-        if dialect is None or self.expect_100_continue or self.flow.write_paused:
+        way = self.ways.get(path)
+        if way is None or self.expect_100_continue or self.flow.write_paused:
             return False  # who does not read its answers takes the way on which writing waits
         headers = dict(self.headers)
         if b"content-encoding" in headers:
@@ -159,9 +159,8 @@ class Connection(HttpToolsProtocol):
         keeps = self.parser.should_keep_alive()
         if b"connection" in headers and self.parser.get_http_version() == "1.0":
             keeps = False
-        exchange = Exchange(
-            self.predictions, self.worker_state, self.transport, self._on_exchanged, keep_alive=keeps
-        )
+        predictions, dialect = way
+        exchange = Exchange(predictions, self.worker_state, self.transport, self._on_exchanged, keep_alive=keeps)
         self._asked = (dialect, headers, query)
         self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is a cycle of its own
         return True
@@ -305,7 +304,7 @@ class Server:
 
     def _protocol(self) -> Connection:
         connection = Connection(self._config, self._state, {})
-        connection.predictions = self._app.predictions
+        connection.ways = self._app.table.ways
         connection.worker_state = self._worker_state
         connection.lookout = self._lookout
         connection.max_body = self._app.max_body

@@ -63,14 +63,7 @@ def default_online(name: str, model: str) -> Online:
 
 
 def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str, str]) -> Settings | None:
-    names = reader.names("online")
-    for name in names[1:]:
-        reader.blame(
-            ("online", name),
-            f"one deployment for now: this one comes on top of online.{names[0]}",
-            "keep one; several in one file come in a later version",
-        )
-    online = _online(reader, names[0]) if names else None
+    online = [_online(reader, name) for name in reader.names("online")]
     tls = _tls(reader)
     if reader.problems:
         return None
@@ -92,7 +85,7 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
             max_body=reader.value("serve", "max_body"),
             tls=tls,
         ),
-        online=online,
+        online=tuple(one for one in online if one is not None),
     )
 
 

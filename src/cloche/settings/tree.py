@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database: str
     runtime_root: Path
     serve: Serve
-    online: Online | None
+    online: tuple[Online, ...]
 
     def __repr__(self) -> str:
         # Not the database: its URL may hold a password.

@@ -17,10 +17,12 @@ import msgspec
 import pytest
 
 from cloche.app.archives import export_bundle
-from cloche.app.choose import choose
+from cloche.app.choose import choose, choose_all
 from cloche.app.local import pack_into
 from cloche.app.project import Project, open_project
-from cloche.app.up import check_memory, make_wish, note_limits, runtime_folder
+from cloche.app.refusals import check_memory
+from cloche.app.up import note_limits, runtime_folder
+from cloche.app.wish import make_wish
 from cloche.app.worker import WorkerConfig
 from cloche.control.wish import Wish
 from cloche.core.errors import ConfigError, MissingExtraError, NotFoundError, RefusedError
@@ -62,7 +64,8 @@ def project(packed: Path, short: Path) -> Iterator[Project]:
 
 
 def wish_of(project: Project, model: str | None = "churn", **options: Any) -> dict[str, Any]:
-    return make_wish(project, choose(project, model), runtime_folder(project.settings), **options)
+    chosen = choose_all(project) if model is None else [choose(project, model)]
+    return make_wish(project, chosen, runtime_folder(project.settings), **options)
 
 
 def worker_of(wish: dict[str, Any]) -> WorkerConfig:
@@ -78,9 +81,10 @@ def test_the_wish_is_one_that_the_supervisor_and_the_worker_read(project: Projec
         ("worker", project.settings.serve.workers),
     ]
     worker = worker_of(wish)
-    assert (worker.deployment, worker.ref, worker.loopback) == ("churn", "churn:1", True)
+    (one,) = worker.deployments
+    assert (one.deployment, one.ref, worker.loopback) == ("churn", "churn:1", True)
     assert worker.trusted == tuple(project.trusted())
-    assert not worker.keys_required
+    assert not one.keys_required
 
 
 def test_the_banner_is_plain_and_ends_with_a_line_to_paste(project: Project) -> None:
@@ -116,7 +120,7 @@ def test_a_limit_for_a_key_that_there_is_not_is_noted(packed: Path, short: Path,
     said: list[str] = []
     with open_project(config=config) as project:
         Keys(project.store).create("phone")
-        note_limits(project, choose(project, None), said.append)
+        note_limits(project, choose_all(project), said.append)
         Keys(project.store).revoke("phone")
     assert said == ["warning: no API key has the name of these limits: moblie (there are: phone)"]
 
@@ -125,18 +129,24 @@ def test_what_the_processes_would_take_is_compared_with_what_is_free(project: Pr
     bundle = choose(project, "churn").bundle
     measured = bundle.manifest.measured
     assert measured is not None
-    check_memory(bundle, 4, None)
-    check_memory(bundle, 4, 4 * measured.load_bytes)
-    with pytest.raises(RefusedError, match=r"in each of 4 processes while it loads, and .* is free") as caught:
-        check_memory(bundle, 4, 4 * measured.load_bytes - 1)
+    check_memory([bundle], 4, None)
+    check_memory([bundle], 4, 4 * measured.load_bytes)
+    with pytest.raises(RefusedError, match=r"loading .* in each of 4 workers\), and .* is free") as caught:
+        check_memory([bundle], 4, 4 * measured.load_bytes - 1)
     assert caught.value.code == "CL-E412"
+    # one after the other: what the first keeps, and the most that the second takes
+    two = measured.memory_bytes + measured.load_bytes
+    check_memory([bundle, bundle], 1, two)
+    with pytest.raises(RefusedError, match=r"churn:1, churn:1: loading .* and .* is free"):
+        check_memory([bundle, bundle], 1, two - 1)
 
 
 def test_the_banner_can_be_one_json_object(project: Project) -> None:
     found = json.loads(wish_of(project, as_json=True)["banner"])
     assert found["kind"] == "Up"
-    assert found["model"] == "churn:1"
-    assert found["docs"] == "http://127.0.0.1:{port}/docs"
+    (one,) = found["deployments"]
+    assert one["model"] == "churn:1"
+    assert one["docs"] == "http://127.0.0.1:{port}/docs"
 
 
 def test_an_example_that_is_too_long_for_a_line_lies_in_a_file(short: Path, tmp_path: Path) -> None:
@@ -175,7 +185,7 @@ def test_a_described_deployment_brings_its_options(packed: Path, short: Path, tm
     )
     with open_project(config=config) as project:
         for model in (None, "churn:1"):
-            worker = worker_of(wish_of(project, model))
+            (worker,) = worker_of(wish_of(project, model)).deployments
             assert worker.deadline_s == 0.08
             assert worker.on_invalid == "reject"
             assert worker.cache is not None
@@ -187,7 +197,7 @@ def test_a_described_deployment_brings_its_options(packed: Path, short: Path, tm
 
 def test_nothing_to_serve_is_said(project: Project) -> None:
     with pytest.raises(ConfigError, match="there is nothing to serve"):
-        choose(project, None)
+        choose_all(project)
 
 
 def test_an_unknown_model_and_a_missing_file_are_said(project: Project) -> None:
@@ -236,7 +246,7 @@ def test_a_bundle_with_one_byte_changed_is_not_served(project: Project, name: st
     try:
         file.write_bytes(packed[:-1] + bytes([packed[-1] ^ 1]))
         with pytest.raises(RefusedError, match=name) as caught:
-            make_wish(project, chosen, runtime_folder(project.settings))
+            make_wish(project, [chosen], runtime_folder(project.settings))
         assert caught.value.code == "CL-E404"
     finally:
         file.write_bytes(packed)
@@ -256,7 +266,7 @@ def test_code_runs_only_where_it_is_allowed(short: Path, tmp_path: Path) -> None
         assert wish_of(project, f"{source}:Longest")["digest"] == wish["digest"]
     hosts, workers = Wish.parse(wish).groups
     assert hosts.size == 2
-    assert [config["socket"] for config in hosts.config] == list(workers.config[0]["hosts"])
+    assert [config["socket"] for config in hosts.config] == list(workers.config[0]["deployments"][0]["hosts"])
     assert "sandbox    none: the model's code may do whatever you may\n" in wish["banner"]
     with open_project(tmp_path) as project, pytest.raises(RefusedError) as caught:
         wish_of(project, "longest")
@@ -275,14 +285,14 @@ def test_beyond_loopback_keys_and_tls_elsewhere_are_needed(packed: Path, short: 
         Keys(project.store).create("mobile")
         worker = worker_of(wish_of(project, tls_elsewhere=True))
         Keys(project.store).revoke("mobile")
-    assert worker.keys_required
+    assert worker.deployments[0].keys_required
     assert not worker.loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_neither(packed: Path, short: Path, host: str) -> None:
     with open_project(packed, overrides={"serve.host": host}) as project:
-        assert not worker_of(wish_of(project)).keys_required
+        assert not worker_of(wish_of(project)).deployments[0].keys_required
 
 
 def test_a_runtime_path_that_no_socket_fits_in_is_said(
@@ -314,7 +324,7 @@ def test_it_becomes_the_supervisor_and_a_second_one_is_a_conflict(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
         try:
             assert first.stdout is not None
-            said = json.loads(first.stdout.readline())
+            (said,) = json.loads(first.stdout.readline())["deployments"]
             assert said["predict"] == f"http://127.0.0.1:{free_port}/predict/churn"
             answer = subprocess.run(shlex.split(said["try"]), capture_output=True, check=True, text=True)
             assert json.loads(answer.stdout)["model"] == "churn:1"
@@ -333,8 +343,8 @@ def test_a_device_that_is_not_there_is_told_before_the_start(project: Project) -
     chosen = choose(project, "churn")
     on_gpu = msgspec.structs.replace(chosen, online=msgspec.structs.replace(chosen.online, device="cuda"))
     with pytest.raises(MissingExtraError, match="needs an ONNX Runtime with CUDA"):
-        make_wish(project, on_gpu, runtime_folder(project.settings))
-    assert worker_of(wish_of(project)).device == "cpu"
+        make_wish(project, [on_gpu], runtime_folder(project.settings))
+    assert worker_of(wish_of(project)).deployments[0].device == "cpu"
 
 
 def test_a_worker_loads_nothing_that_only_some_need() -> None:

@@ -31,6 +31,7 @@ from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.server import Server
 from cloche.serving.state import WorkerState
+from cloche.serving.table import Table
 
 SIGNATURE = Signature(
     inputs=(
@@ -137,7 +138,8 @@ class Door:
         self, board: Board, *, signature: Signature = SIGNATURE, examples: Columns = EXAMPLES, runtime: Any = None,
         policy: Policy | None = None, keys: KeyRing | None = None, on_invalid: OnInvalid = "flag",
         cache: Cache | None = None, max_body: int = 1_000_000, deadline_s: float = 5.0,
-        cost: CostLine | None = None, version: int = 3,
+        cost: CostLine | None = None, version: int = 3, deployment: str = "fraud",
+        neighbours: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.board = board
         self.slot: Slot = board.claim(1, Role.WORKER, pid=1, start=1)
@@ -147,21 +149,23 @@ class Door:
         self.engine = Engine(
             signature, self.runtime, ref=f"fraud-model:{version}", digest="d", on_invalid=on_invalid, cache=cache
         )
-        self.counters = DeploymentCounters(self.slot, "fraud", str(version))
+        self.counters = DeploymentCounters(self.slot, deployment, str(version))
         self.batcher = Batcher(self.engine, self.counters, cost or CostLine(1e-6, 1e-7), batch_s=deadline_s / 4)
         self.live = Live(
-            deployment="fraud", model="fraud-model", version=version, signature=signature, platform="onnx",
-            description="A model", examples=examples, is_ready=self.state.answers,
+            deployment=deployment, model="fraud-model", version=version, signature=signature, platform="onnx",
+            description="A model", examples=examples, is_ready=self.state.answers, neighbours=neighbours,
         )  # fmt: skip
         self.dialects = dialects_for(self.live)
         self.keys = keys or KeyRing()
         self.guard = Guard(
-            policy or Policy(keys_required=False, loopback=True), lambda: self.keys, RateLimiter(board, self.slot)
+            policy or Policy(keys_required=False, loopback=True),
+            lambda: self.keys,
+            RateLimiter(board, self.slot, deployment),
         )
-        self.pages = Pages(self.live, self.dialects, board, self.state, self.engine.prepare)
-        deployment = Deployment(self.live, self.engine, self.batcher, self.counters, deadline_s=deadline_s)
-        predictions = Predictions(deployment, self.dialects, self.guard)
-        self.app = App(predictions, self.pages, self.state, max_body=max_body)
+        deployed = Deployment(self.live, self.engine, self.batcher, self.counters, deadline_s=deadline_s)
+        table = Table([Predictions(deployed, self.dialects, self.guard)])
+        self.pages = Pages(table, board, self.state)
+        self.app = App(table, self.pages, self.state, max_body=max_body)
         self.server: Server | None = None
         self.address = ("", 0)
 

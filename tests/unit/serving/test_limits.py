@@ -26,7 +26,7 @@ def clock() -> Clock:
 
 def limiters(board: Board, clock: Clock, count: int) -> list[RateLimiter]:
     slots = [board.claim(number, Role.WORKER, pid=number, start=1) for number in range(1, count + 1)]
-    return [RateLimiter(board, slot, clock) for slot in slots]
+    return [RateLimiter(board, slot, "fraud", clock) for slot in slots]
 
 
 def test_as_many_pass_as_the_rate_says_and_the_next_is_told_how_long_to_wait(board: Board, clock: Clock) -> None:
@@ -99,7 +99,7 @@ def test_what_a_dead_worker_let_through_still_counts(board: Board, clock: Clock)
     dead, alive = limiters(board, clock, 2)
     rate = Rate(5, 10)
     assert [dead.take("key", rate) for _ in range(5)] == [0.0] * 5
-    again = RateLimiter(board, board.claim(1, Role.WORKER, pid=9, start=2), clock)
+    again = RateLimiter(board, board.claim(1, Role.WORKER, pid=9, start=2), "fraud", clock)
     assert alive.take("key", rate) > 0
     assert again.take("key", rate) > 0
 
@@ -108,7 +108,7 @@ def test_a_worker_that_came_later_is_seen(board: Board, clock: Clock) -> None:
     (first,) = limiters(board, clock, 1)
     rate = Rate(5, 10)
     assert first.take("key", rate) == 0.0
-    later = RateLimiter(board, board.claim(9, Role.WORKER, pid=9, start=1), clock)
+    later = RateLimiter(board, board.claim(9, Role.WORKER, pid=9, start=1), "fraud", clock)
     clock.now += 1.0
     assert [later.take("key", rate) for _ in range(4)] == [0.0] * 4
     assert first.take("key", rate) > 0
@@ -118,7 +118,7 @@ def test_in_a_full_slot_the_limits_of_keys_stay_apart(board: Board, clock: Clock
     slot = board.claim(1, Role.WORKER, pid=1, start=1)
     for number in range(SERIES):
         slot.series(name="x", number=str(number))
-    limiter = RateLimiter(board, slot, clock)
+    limiter = RateLimiter(board, slot, "fraud", clock)
     rate = Rate(3, 10)
     for key in ("one", "other"):
         assert [limiter.take(key, rate) == 0.0 for _ in range(4)] == [True] * 3 + [False]

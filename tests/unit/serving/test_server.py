@@ -465,7 +465,7 @@ def test_nobody_waits_while_a_large_body_is_decoded(run: Run, make_door: MakeDoo
     async def scenario() -> None:
         door = make_door()
         decoding, go_on = threading.Event(), threading.Event()
-        dialect = door.app.predictions.routes[b"/predict/fraud"]
+        dialect = door.app.table.ways[b"/predict/fraud"].dialect
         decode = dialect.decode
 
         def slow(body: bytes, headers: Any) -> Any:

@@ -47,7 +47,7 @@ FRAUD = '[online.fraud]\nmodel = "fraud@champion"\n'
 
 def test_without_a_file_everything_has_a_default(load: Load, tmp_path: Path) -> None:
     settings = load()
-    assert (settings.file, settings.root, settings.online, settings.project) == (None, tmp_path, None, None)
+    assert (settings.file, settings.root, settings.online, settings.project) == (None, tmp_path, (), None)
     assert settings.data == tmp_path / ".cloche"
     assert settings.database == f"sqlite:///{tmp_path}/.cloche/state.db"
     serve = settings.serve
@@ -57,9 +57,8 @@ def test_without_a_file_everything_has_a_default(load: Load, tmp_path: Path) -> 
 
 
 def test_a_deployment_has_defaults_too(load: Load) -> None:
-    online = load(FRAUD).online
+    (online,) = load(FRAUD).online
     assert online == default_online("fraud", "fraud@champion")
-    assert online is not None
     assert (online.deadline_s, online.on_invalid, online.cache) == (1.0, "flag", None)
     assert (online.access.keys, online.access.limits) == (False, {})
 
@@ -88,10 +87,9 @@ def test_every_key_is_read(load: Load, tmp_path: Path) -> None:
     """)
     assert (settings.project, settings.data) == ("shop", tmp_path / "state")
     assert settings.database == "postgresql://shop:secret@db.example.com/shop"
-    serve, online = settings.serve, settings.online
+    serve, (online,) = settings.serve, settings.online
     assert (serve.host, serve.port, serve.workers, serve.allow_code) == ("0.0.0.0", 9000, 3, True)
     assert (serve.load_timeout_s, serve.lame_duck_s, serve.max_body) == (90.0, 2.5, 2**20)
-    assert online is not None
     assert (online.name, online.model, online.deadline_s, online.on_invalid) == (
         "fraud",
         "fraud:3",
@@ -132,9 +130,9 @@ def test_variables_reach_every_kind_of_key(load: Load, tmp_path: Path) -> None:
     }
     settings = load('[online.fraud-eu]\nmodel = "fraud"\n', environ)
     assert (settings.serve.allow_code, settings.serve.load_timeout_s, settings.project) == (True, 90.0, "123")
-    assert settings.online is not None
-    assert (settings.online.name, settings.online.deadline_s) == ("fraud-eu", 2.0)
-    assert settings.online.access.limits == {"mobile": Rate(5, 1)}
+    (online,) = settings.online
+    assert (online.name, online.deadline_s) == ("fraud-eu", 2.0)
+    assert online.access.limits == {"mobile": Rate(5, 1)}
 
 
 def test_the_number_of_workers_may_be_the_number_of_cores(load: Load) -> None:
@@ -210,14 +208,26 @@ def test_a_password_is_neither_in_errors_nor_in_what_settings_look_like(load: Lo
 
 def test_a_model_may_be_a_file_beside_the_settings(load: Load, tmp_path: Path) -> None:
     settings = load('[online.fraud]\nmodel = "./models/fraud.onnx"\n')
-    assert settings.online is not None
-    assert settings.online.model == str(tmp_path / "models" / "fraud.onnx")
+    assert settings.online[0].model == str(tmp_path / "models" / "fraud.onnx")
+
+
+def test_several_deployments_stand_in_the_order_of_the_file(load: Load) -> None:
+    found = load(FRAUD + "[online.churn]\nmodel = 'churn:2'\ndeadline = '80ms'\n").online
+    assert [(one.name, one.model, one.deadline_s) for one in found] == [
+        ("fraud", "fraud@champion", 1.0),
+        ("churn", "churn:2", 0.08),
+    ]
+
+
+def test_what_is_wrong_with_each_of_several_is_told_at_once(load: Load) -> None:
+    text = "[online.fraud]\ndeadline = '1s'\n[online.churn]\nmodel = 'churn'\ncache = { ttl = '1m' }\n"
+    error = refused(load, text)
+    assert [problem["key"] for problem in error.details] == ["online.fraud.model", "online.churn.cache.size"]
 
 
 def test_a_bare_reference_means_the_latest(load: Load) -> None:
     settings = load('[online.fraud]\nmodel = "fraud"\n')
-    assert settings.online is not None
-    assert settings.online.model == "fraud@latest"
+    assert settings.online[0].model == "fraud@latest"
 
 
 def test_sockets_go_to_the_users_runtime_directory_or_a_private_temporary_one(load: Load, tmp_path: Path) -> None:
@@ -239,7 +249,7 @@ def test_reading_settings_writes_nothing(load: Load, tmp_path: Path) -> None:
 
 def test_settings_can_not_be_changed(load: Load) -> None:
     settings = load(FRAUD)
-    for part in (settings, settings.serve, settings.online):
+    for part in (settings, settings.serve, *settings.online):
         with pytest.raises(AttributeError):
             part.port = 1  # type: ignore[union-attr]
     assert msgspec.structs.replace(settings.serve, port=1).port == 1
@@ -335,13 +345,6 @@ def test_settings_can_not_be_changed(load: Load) -> None:
             "online.fraud.access.limits.mobile",
             "without keys this has no effect",
             "keys = true",
-        ),
-        (
-            FRAUD + "[online.churn]\nmodel = 'churn'",
-            3,
-            "online.churn",
-            "one deployment for now",
-            "a later version",
         ),
     ],
 )

@@ -204,10 +204,9 @@ def _is_sound(found: Settings, text: str, folder: Path) -> None:
     assert 1 <= found.serve.workers <= MAX_WORKERS
     assert 1000 <= found.serve.max_body <= 2 * 10**9
     assert found.serve.allow_code is said.get("serve", {}).get("allow_code", False)
-    assert (found.online is not None) == bool(said.get("online"))
-    if found.online is not None:
-        assert found.online.name in said["online"]
-        assert 0.001 <= found.online.deadline_s <= 3600
-        assert (found.online.cache is not None) == ("cache" in said["online"][found.online.name])
-        assert all(limit.count > 0 for limit in found.online.access.limits.values())
+    assert {one.name for one in found.online} == set(said.get("online", {}))
+    for one in found.online:
+        assert 0.001 <= one.deadline_s <= 3600
+        assert (one.cache is not None) == ("cache" in said["online"][one.name])
+        assert all(limit.count > 0 for limit in one.access.limits.values())
     assert [entry.name for entry in folder.iterdir()] == ["cloche.toml"]

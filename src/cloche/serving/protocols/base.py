@@ -38,12 +38,19 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     #: Whether callers need a key.
     keys_required: bool = False
+    #: Every deployment that answers in the worker, where it is not the only one.
+    neighbours: tuple[str, ...] = ()
     #: Whether the worker answers now.
     is_ready: Callable[[], bool]
 
     @property
     def ref(self) -> str:
         return f"{self.model}:{self.version}"
+
+    @property
+    def listed(self) -> list[str]:
+        """What the worker answers for, by name."""
+        return sorted(self.neighbours) or [self.deployment]
 
 
 class Answer(NamedTuple):

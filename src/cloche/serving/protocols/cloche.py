@@ -15,7 +15,14 @@ from cloche.serving.bodies.base import Bodies, Table
 from cloche.serving.problems import headers_of, problem_body, status_of
 from cloche.serving.protocols.base import Answer, Live, flag_headers
 from cloche.serving.protocols.rows import RowReader
-from cloche.serving.protocols.schema import classes_of, example_row, named, predictions, problem_responses
+from cloche.serving.protocols.schema import (
+    classes_of,
+    example_row,
+    named,
+    predictions,
+    problem_responses,
+    schema_ref,
+)
 
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
@@ -84,7 +91,7 @@ class ClocheDialect:
 
 
 def _operation(live: Live, bodies: Bodies) -> dict[str, Any]:
-    row = {"$ref": "#/components/schemas/Row"}
+    row = schema_ref(live, "Row")
     many = {"type": "array", "items": row, "minItems": 1}
     wrapped = {
         "type": "object",
@@ -123,7 +130,7 @@ def _operation(live: Live, bodies: Bodies) -> dict[str, Any]:
                     " Accept asks for, else in the form that the rows came in."
                 ),
                 "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/Answer"}},
+                    "application/json": {"schema": schema_ref(live, "Answer")},
                     **bodies.answers(),
                 },
             },

@@ -227,7 +227,7 @@ class OipDialect:
         return Response(self._encode(body), media_type="application/json")
 
     async def _list(self, request: Request) -> Response:
-        return Response(self._encode({"models": [self._live.deployment]}), media_type="application/json")
+        return Response(self._encode({"models": self._live.listed}), media_type="application/json")
 
     async def _metadata(self, request: Request) -> Response:
         live = self._live
@@ -249,15 +249,19 @@ class OipDialect:
         base, version = self._bases()
         also = f"The same below `{version}`."
         ok = json_responses()
-        model = {"operationId": "oip_model", "summary": "The model's metadata", "description": also,
-                 "responses": ok}  # fmt: skip
+        model = {
+            "operationId": f"oip_model_{self._live.deployment}",
+            "summary": "The model's metadata",
+            "description": also,
+            "responses": ok,
+        }
         return {
             "/v2": {"get": {"operationId": "oip_server", "summary": "The server's metadata", "responses": ok}},
             "/v2/models": {"get": {"operationId": "oip_models", "summary": "What is live", "responses": ok}},
             base: {"get": model},
             f"{base}/ready": {
                 "get": {
-                    "operationId": "oip_model_ready",
+                    "operationId": f"oip_model_ready_{self._live.deployment}",
                     "summary": "Whether the model answers",
                     "description": also,
                     "responses": {"200": {"description": "Ready."}, "503": {"description": "Not ready."}},

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cloche.core.signature import FLOATS, INTEGERS, Columns, Field, Signature
+from cloche.serving.protocols.base import Live
 from cloche.serving.protocols.wire_types import takes_null
 
 #: An example of more values is told in words.
@@ -60,8 +61,18 @@ def _nested(scalar: dict[str, Any], tail: tuple[int, ...]) -> dict[str, Any]:
     return schema
 
 
-def signature_schemas(signature: Signature) -> dict[str, Any]:
-    """The JSON schemas of a row and of an answer."""
+def schema_ref(live: Live, name: str) -> dict[str, str]:
+    """Where the document has the schema of a deployment's Row or Answer."""
+    return {"$ref": f"#/components/schemas/{_schema_name(live, name)}"}
+
+
+def _schema_name(live: Live, name: str) -> str:
+    return f"{live.deployment}.{name}" if live.neighbours else name
+
+
+def signature_schemas(live: Live) -> dict[str, Any]:
+    """The JSON schemas of a row and of an answer, by what `schema_ref` calls them."""
+    signature = live.signature
     prediction = {
         "type": "object",
         "properties": {field.name: output_schema(field) for field in signature.outputs},
@@ -76,13 +87,13 @@ def signature_schemas(signature: Signature) -> dict[str, Any]:
         },
     }
     return {
-        "Row": {
+        _schema_name(live, "Row"): {
             "type": "object",
             "properties": {field.name: input_schema(field) for field in signature.inputs},
             "required": [field.name for field in signature.inputs],
             "additionalProperties": False,
         },
-        "Answer": {
+        _schema_name(live, "Answer"): {
             "type": "object",
             "properties": {
                 "model": {"type": "string"},

@@ -27,6 +27,7 @@ from cloche.serving.protocols.schema import (
     input_schema,
     json_responses,
     problem_responses,
+    schema_ref,
 )
 
 _JSON = (b"content-type", b"application/json")
@@ -129,9 +130,9 @@ class TfServingDialect:
 
     async def _list(self, request: Request) -> Response:
         # KServe's clients read `models`, OpenAI's read `data`: one answer that both understand
-        name = self._live.deployment
-        listed = {"id": name, "object": "model", "created": 0, "owned_by": "cloche"}
-        body = {"models": [name], "object": "list", "data": [listed]}
+        names = self._live.listed
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "cloche"} for name in names]
+        body = {"models": names, "object": "list", "data": listed}
         return Response(self._encode(body), media_type="application/json")
 
     async def _status(self, request: Request) -> Response:
@@ -164,21 +165,29 @@ class TfServingDialect:
         also = f"The same below {' and '.join(f'`{one}`' for one in others)}."
         ok = json_responses()
         status = {**ok, "503": {**ok["200"], "description": "Not ready, or not any more."}}
-        state = {"operationId": "tf_status", "summary": "The state of the version", "description": also,
-                 "responses": status}  # fmt: skip
+        state = {
+            "operationId": f"tf_status_{self._live.deployment}",
+            "summary": "The state of the version",
+            "description": also,
+            "responses": status,
+        }
         return {
             "/v1/models": {"get": {"operationId": "tf_models", "summary": "What is live", "responses": ok}},
             base: {"get": state},
             f"{base}/metadata": {
-                "get": {"operationId": "tf_metadata", "summary": "Inputs and outputs as TensorFlow has them",
-                        "description": also, "responses": ok}
+                "get": {
+                    "operationId": f"tf_metadata_{self._live.deployment}",
+                    "summary": "Inputs and outputs as TensorFlow has them",
+                    "description": also,
+                    "responses": ok,
+                }
             },
             f"{base}:predict": {"post": self._operation(also)},
         }  # fmt: skip
 
     def _operation(self, also: str) -> dict[str, Any]:
         inputs = self._live.signature.inputs
-        row: dict[str, Any] = {"$ref": "#/components/schemas/Row"}
+        row: dict[str, Any] = schema_ref(self._live, "Row")
         columns: dict[str, Any] = {
             "type": "object",
             "properties": {field.name: {"type": "array", "items": input_schema(field)} for field in inputs},

@@ -4,7 +4,7 @@ const answer = document.getElementById("answer");
 const status = document.getElementById("status");
 const curl = document.getElementById("curl");
 // behind a mount the page stands deeper than at the root
-const base = new URL(".", location.href).href.slice(0, -1);
+const base = new URL(form.dataset.root, location.href).href.slice(0, -1);
 const path = `${base}/${form.dataset.path}`;
 const quoted = "'" + curl.dataset.body.replaceAll("'", "'\\''") + "'";
 const keyed = "keyed" in curl.dataset ? " -H 'authorization: Bearer clk_…'" : "";

@@ -1,0 +1,193 @@
+"""From settings and the chosen versions to the one JSON wish that the supervisor runs."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cloche.app.banner import Facts, Server, banner
+from cloche.app.choose import Chosen
+from cloche.app.features import FeaturesConfig, describe_features, outward
+from cloche.app.project import Project
+from cloche.app.refusals import HOSTS, check_bind, check_code, check_device, check_memory, is_loopback
+from cloche.bundle.bundle import Bundle
+from cloche.control.adopt import live_slots
+from cloche.core.board import Board
+from cloche.core.machine import free_memory
+from cloche.registry import CHAMPION, ModelVersion
+from cloche.serving.tls import Certificates
+from cloche.store.keys import Keys
+
+_GRACE_S = 5.0
+_LEAST_DRAIN_S = 30.0
+
+
+def make_wish(
+    project: Project,
+    chosen: Sequence[Chosen],
+    runtime: Path,
+    *,
+    tls_elsewhere: bool = False,
+    as_json: bool = False,
+) -> dict[str, Any]:
+    """The JSON wish for the supervisor, everything in it checked that can be checked before the start."""
+    settings = project.settings
+    serve = settings.serve
+    loopback = is_loopback(serve.host)
+    _check(project, chosen, runtime, loopback=loopback, tls_elsewhere=tls_elsewhere)
+    worker = describe_worker(project, loopback=loopback)
+    deployments: list[dict[str, Any]] = []
+    hosts: list[dict[str, Any]] = []
+    facts = []
+    for one in chosen:
+        own = _hosts(one.bundle, runtime, len(hosts), worker["trusted"])
+        hosts += own
+        keys_required = one.online.access.keys or not loopback
+        features = features_of(one)
+        told = describe_deployment(project, one, features, keys_required=keys_required)
+        deployments.append(told | {"hosts": [host["socket"] for host in own]})
+        facts.append(_facts(project, one, features, keys_required=keys_required))
+    wish = {
+        "runtime": str(runtime),
+        "data": str(settings.data),
+        "listen": [[serve.host, serve.port]],
+        "lame_duck_s": serve.lame_duck_s,
+        "load_timeout_s": serve.load_timeout_s,
+        "drain_s": max(_LEAST_DRAIN_S, max(one.online.deadline_s for one in chosen) + _GRACE_S),
+        "model": ", ".join(str(one.version) for one in chosen),
+    }
+    # keys, trust, aliases and what a table holds may change while it runs: a wish that differs there is the same
+    tables = [msgspec.to_builtins(one.online.features) for one in chosen]
+    settled = [_without(worker, "keys", "trusted"), *(_without(one, "aliases", "features") for one in deployments)]
+    server = Server(host=serve.host, workers=serve.workers, encrypted=serve.tls is not None, data=settings.data)
+    return wish | {
+        "digest": _digest([wish, settled, tables, serve.workers, sys.executable]),
+        "banner": banner(server, facts, runtime, as_json=as_json),
+        "groups": [
+            _group("host", len(hosts), "cloche.app.host", hosts),
+            _group("worker", serve.workers, "cloche.app.worker", worker | {"deployments": deployments}),
+        ],
+    }
+
+
+def _check(
+    project: Project, chosen: Sequence[Chosen], runtime: Path, *, loopback: bool, tls_elsewhere: bool
+) -> None:
+    serve = project.settings.serve
+    for one in chosen:
+        check_code(one.bundle, allowed=serve.allow_code)
+        check_device(one.bundle, one.online.device)
+        one.bundle.verify()  # workers verify what they load; a changed card or profile is told here
+    if serve.tls is not None:
+        Certificates(serve.tls.cert, serve.tls.key)  # workers read them again: what is wrong is told here
+    keys = Keys(project.store).load()
+    check_bind(serve.host, keys, loopback=loopback, encrypted=serve.tls is not None or tls_elsewhere)
+    if not is_served(runtime):  # what runs already has its memory
+        check_memory([one.bundle for one in chosen], serve.workers, free_memory())
+
+
+def _hosts(bundle: Bundle, runtime: Path, first: int, trusted: list[str]) -> list[dict[str, Any]]:
+    """What the hosts of a bundle with code are told, numbered from `first` on; none for others."""
+    if bundle.manifest.runtime.kind != "python":
+        return []
+    config = {"digest": bundle.digest, "bundle": str(bundle.path), "trusted": trusted}
+    return [config | {"socket": str(runtime / f"host-{first + number}.sock")} for number in range(HOSTS)]
+
+
+def _without(told: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name not in names}
+
+
+def features_of(chosen: Chosen) -> FeaturesConfig | None:
+    """What is read for the caller, where something is; looks at the table. Raises as `describe_features`."""
+    features = chosen.online.features
+    return None if features is None else describe_features(features, chosen.bundle.signature)
+
+
+def describe_worker(project: Project, *, loopback: bool) -> dict[str, Any]:
+    """What a worker is told besides its deployments: a WorkerConfig."""
+    settings = project.settings
+    tls = settings.serve.tls
+    return {
+        "loopback": loopback,
+        "max_body": settings.serve.max_body,
+        "database": settings.database,
+        "load_timeout_s": settings.serve.load_timeout_s,
+        "keys": msgspec.to_builtins(Keys(project.store).load()),
+        "trusted": sorted(project.trusted()),
+        "tls": None if tls is None else [str(tls.cert), str(tls.key)],
+    }
+
+
+def describe_deployment(
+    project: Project, chosen: Chosen, features: FeaturesConfig | None, *, keys_required: bool
+) -> dict[str, Any]:
+    """What a worker is told of a deployment: a DeploymentConfig, without hosts."""
+    online, version = chosen.online, chosen.version
+    known = project.registry.aliases(version.model)
+    return {
+        "deployment": online.name,
+        "model": version.model,
+        "version": version.version,
+        "digest": chosen.bundle.digest,
+        "bundle": str(chosen.bundle.path),
+        "deadline_s": online.deadline_s,
+        "cache": None if online.cache is None else {"bytes": online.cache.size, "ttl_s": online.cache.ttl_s},
+        "on_invalid": online.on_invalid,
+        "device": online.device,
+        "keys_required": keys_required,
+        "limits": msgspec.to_builtins(dict(online.access.limits)),
+        "aliases": [name for name, number in known.items() if number == version.version],
+        "features": msgspec.to_builtins(features),
+    }
+
+
+def is_served(runtime: Path) -> bool:
+    """Whether workers or hosts of a dead supervisor's still run, which this start takes over."""
+    board = runtime / "board"
+    return board.exists() and bool(live_slots(Board(board)))
+
+
+def _facts(project: Project, chosen: Chosen, features: FeaturesConfig | None, *, keys_required: bool) -> Facts:
+    bundle = chosen.bundle
+    signature, examples = bundle.signature, bundle.golden().inputs
+    if features is not None:
+        signature, examples = outward(signature, examples, features)
+    return Facts(
+        deployment=chosen.online.name,
+        model=str(chosen.version),
+        bundle=bundle,
+        signature=signature,
+        examples=examples,
+        keys_required=keys_required,
+        champion=_other_champion(project, chosen.version),
+    )
+
+
+def _other_champion(project: Project, version: ModelVersion) -> str | None:
+    number = project.registry.aliases(version.model).get(CHAMPION, version.version)
+    return None if number == version.version else f"{version.model}:{number}"
+
+
+def python_command(module: str, *words: str) -> list[str]:
+    # -P: no module of ours or of Python's is looked for in the folder that we were started in
+    return [sys.executable, "-P", "-m", module, *words]
+
+
+def _group(kind: str, count: int, module: str, config: object) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "count": count,
+        "argv": python_command(module),
+        "config": config,
+        "sockets": kind == "worker",
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
