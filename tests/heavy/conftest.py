@@ -63,13 +63,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @contextmanager
-def serve(folder: Path, reference: str, *flags: str) -> Iterator[str]:
-    """A real `cloche up` on a free port; its URL."""
+def serve(folder: Path, reference: str | None, *flags: str) -> Iterator[str]:
+    """A real `cloche up` on a free port, of a version or of what cloche.toml describes; its URL."""
     runtime = tempfile.mkdtemp(prefix="heavy-")  # sockets want a short path
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "cloche"), "up", reference, "-C", str(folder)]
+    command = [str(Path(sys.executable).parent / "cloche"), "up", *filter(None, [reference]), "-C", str(folder)]
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -9,7 +9,7 @@ from cloche.app.project import Project
 from cloche.bundle import archive
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
-from cloche.settings.keys import looks_like_path
+from cloche.settings.kinds import looks_like_path
 
 
 def export_bundle(project: Project, reference: str, file: Path | None = None) -> Path:

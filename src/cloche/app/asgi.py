@@ -30,7 +30,7 @@ from cloche.serving.http import App
 from cloche.serving.keyring import FollowedKeys
 from cloche.serving.protocols.schema import predictions
 from cloche.serving.state import WorkerState
-from cloche.settings.keys import looks_like_path
+from cloche.settings.kinds import looks_like_path
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -19,7 +19,7 @@ from cloche.bundle.manifest import MANIFEST
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
 from cloche.registry import ModelVersion
 from cloche.settings import Online, default_online
-from cloche.settings.keys import looks_like_path
+from cloche.settings.kinds import looks_like_path
 
 if TYPE_CHECKING:
     from cloche.bundle.pack import Progress

@@ -18,7 +18,7 @@ from cloche.bundle.sbom import package_of
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
 from cloche.core.reference import check_name
 from cloche.registry import ModelVersion
-from cloche.settings.keys import looks_like_path
+from cloche.settings.kinds import looks_like_path
 
 __all__ = ["Loaded", "Project", "alias", "load", "open_bundle", "open_project", "pack", "pack_into"]
 

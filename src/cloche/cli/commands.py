@@ -53,10 +53,26 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Revoke an API key; workers refuse it within a second.",
         "cloche keys revoke mobile --yes",
     ),
+    "config show": (
+        "cloche.cli.config:show",
+        "Show what is set, and where that was said.",
+        "cloche config show",
+    ),
+    "config explain": (
+        "cloche.cli.config:explain",
+        "Say what a key of cloche.toml means, and what it is here.",
+        "cloche config explain online.fraud.deadline",
+    ),
+    "config schema": (
+        "cloche.cli.config:schema",
+        "Print the JSON schema of cloche.toml, for editors.",
+        "cloche config schema",
+    ),
     "explain": ("cloche.cli.explain:explain", "Say what an error code means.", "cloche explain CL-E104"),
 }
 #: noun -> a sentence, an example.
 GROUPS = {
     "models": ("See what the registry holds.", "cloche models ls"),
     "keys": ("Make, list and revoke API keys.", "cloche keys ls"),
+    "config": ("See what is set.", "cloche config show"),
 }

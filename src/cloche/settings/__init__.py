@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from cloche.settings.load import default_online, load_settings
+from cloche.settings.schema import json_schema
+from cloche.settings.told import Told, tell_setting, tell_settings
 from cloche.settings.tree import Access, Cache, OnInvalid, Online, Serve, Settings
 
-__all__ = ["Access", "Cache", "OnInvalid", "Online", "Serve", "Settings", "default_online", "load_settings"]
+__all__ = [
+    "Access",
+    "Cache",
+    "OnInvalid",
+    "Online",
+    "Serve",
+    "Settings",
+    "Told",
+    "default_online",
+    "json_schema",
+    "load_settings",
+    "tell_setting",
+    "tell_settings",
+]

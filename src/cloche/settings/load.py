@@ -33,6 +33,13 @@ def load_settings(
     CLOCHE_SERVE__PORT, those before the file, the file before the defaults. Nothing is written anywhere.
     Raises one ConfigError with all that is wrong, by line; NotFoundError when `config` is not there.
     """
+    return read_settings(directory, config, environ, overrides or {})[0]
+
+
+def read_settings(
+    directory: Path | None, config: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]
+) -> tuple[Settings, Reader]:
+    """The settings, and the reader that knows where each came from."""
     start = _absolute(directory or Path.cwd())
     file = _absolute(config) if config is not None else _nearest(start)
     root = file.parent if file is not None else start
@@ -45,11 +52,11 @@ def load_settings(
         except (ValueError, RecursionError) as error:
             raise _not_toml(error, text, shown) from None
     reader.read_environment(start)
-    reader.read_flags(overrides or {}, start)
+    reader.read_flags(overrides, start)
     settings = _decide(reader, file, root, environ)
     if settings is None or reader.problems:
         raise _all_wrong(reader)
-    return settings
+    return settings, reader
 
 
 def default_online(name: str, model: str) -> Online:

@@ -48,6 +48,8 @@ class Reader:
         self.problems: list[Problem] = []
         self._environ = environ
         self._values: dict[Place, Any] = {}
+        #: As it was written, before references were followed.
+        self._written: dict[Place, object] = {}
         #: Where each key and table was given, with the tables that hold it.
         self._where: dict[Place, Where] = {}
 
@@ -95,6 +97,10 @@ class Reader:
         if key is None or key.default is None:
             return None
         return key.parse(key.default, Path("/"))
+
+    def written(self, *place: str) -> tuple[object, str] | None:
+        """What was given as it was written, and where; None where nothing was."""
+        return (self._written[place], self._where[place].text) if place in self._written else None
 
     def given(self, *table: str) -> dict[str, Any]:
         """The well-formed keys that were given directly within a table."""
@@ -162,6 +168,7 @@ class Reader:
 
     def _take(self, place: Place, key: Key, value: object, where: Where, base: Path) -> None:
         self._note(place, where)
+        self._written[place] = value
         try:
             if place[-2:-1] == ("limits",):
                 check_name(place[-1], "name of a key")

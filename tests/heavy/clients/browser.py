@@ -1,9 +1,9 @@
 """What a person sees of the pages in a real Chromium: used by hand, seen by axe, in light, dark and on a phone.
 
-    python browser.py URL NAME FOLDER
+    python browser.py URL NAME FOLDER [PATH ...]
 
 Prints one JSON object: what was said and shown, what axe found, and what the browser complained of. Screenshots
-go into FOLDER.
+go into FOLDER. PATHs are further pages that ask the model NAME.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def use(page: Page, report: dict[str, Any]) -> None:
     report["another"] = page.inner_text("#curl") != report["curl"]
 
 
-def main(url: str, name: str, folder: str) -> None:
-    report: dict[str, Any] = {"axe": {}, "complaints": [], "wide": []}
+def main(url: str, name: str, folder: str, *more: str) -> None:
+    report: dict[str, Any] = {"axe": {}, "complaints": [], "wide": [], "asked": {}}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
         for view, options in VIEWS.items():
@@ -58,9 +58,13 @@ def main(url: str, name: str, folder: str) -> None:
             page = context.new_page()
             page.on("console", lambda message: report["complaints"].append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda error: report["complaints"].append(str(error)))
-            for path in ("docs", f"playground/{name}"):
+            for path in ("docs", f"playground/{name}", *more):
                 page.goto(f"{url}/{path}")
-                if path != "docs":
+                if path in more:
+                    page.click("button[type=submit]")
+                    page.wait_for_selector("#answer:not([hidden])")
+                    report["asked"][f"{path} {view}"] = page.inner_text("#status")
+                elif path != "docs":
                     used: dict[str, Any] = {}
                     use(page, used)
                     report[view] = used
@@ -68,7 +72,7 @@ def main(url: str, name: str, folder: str) -> None:
                 report["axe"][f"{path} {view}"] = [f"{one['id']}: {one['nodes'][0]['html']}" for one in found]
                 if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
                     report["wide"].append(f"{path} {view}")
-                page.screenshot(path=str(Path(folder) / f"{path.partition('/')[0]}-{view}.png"), full_page=True)
+                page.screenshot(path=str(Path(folder) / f"{path.replace('/', '-')}-{view}.png"), full_page=True)
             context.close()
         browser.close()
     print(json.dumps(report))

@@ -14,7 +14,7 @@ from cloche.core.errors import ConfigError, NotFoundError
 from cloche.core.machine import usable_cores
 from cloche.core.units import Rate
 from cloche.settings import Cache, Settings, default_online, load_settings
-from cloche.settings.keys import MAX_WORKERS
+from cloche.settings.kinds import MAX_WORKERS
 
 Load = Callable[..., Settings]
 
@@ -313,9 +313,9 @@ def test_settings_can_not_be_changed(load: Load) -> None:
         ("[online.x]\nmodel = 'a:b'", 2, "online.x.model", "'a:b' is not a reference", "name@champion"),
         ("[online.x]\nmodel = 'A'", 2, "online.x.model", "'A' is not a reference", "begins with ./"),
         (FRAUD + "deadline = 0", 3, "online.fraud.deadline", "0 is not within 1ms and 1h", "1ms to 1h"),
-        (FRAUD + "on_invalid = 'reject!'", 3, "online.fraud.on_invalid", "not a policy", "reject, flag, allow"),
+        (FRAUD + "on_invalid = 'reject!'", 3, "online.fraud.on_invalid", "not a policy", "reject, flag or allow"),
         (FRAUD + "device = 'gpu'", 3, "online.fraud.device", "not a device", "cpu or cuda"),
-        (FRAUD + "on_invalid = ['flag']", 3, "online.fraud.on_invalid", "not a policy", "reject, flag, allow"),
+        (FRAUD + "on_invalid = ['flag']", 3, "online.fraud.on_invalid", "not a policy", "reject, flag or allow"),
         (FRAUD + "cache = true", 3, "online.fraud.cache", "this is a table", "write [online.fraud.cache]"),
         (FRAUD + "cache = {}", 3, "online.fraud.cache.size", "the size is missing", 'size = "64MB"'),
         (

@@ -6,13 +6,15 @@ import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import jsonschema
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from cloche.core.errors import ConfigError
-from cloche.settings import Settings, load_settings
-from cloche.settings.keys import MAX_WORKERS
+from cloche.settings import Settings, json_schema, load_settings
+from cloche.settings.kinds import MAX_WORKERS
 
+SCHEMA = jsonschema.Draft7Validator(json_schema())
 GOOD = """\
 version = 1
 
@@ -198,6 +200,7 @@ def _is_toml(text: str) -> bool:
 
 def _is_sound(found: Settings, text: str, folder: Path) -> None:
     said = tomllib.loads(text)
+    SCHEMA.validate(said)  # what Cloche takes, an editor takes
     assert found.data.is_absolute()
     assert found.database.startswith(("sqlite:////", "postgresql://"))
     assert 0 <= found.serve.port <= 65535
