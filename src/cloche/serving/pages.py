@@ -121,7 +121,7 @@ class Pages:
             raise NotFoundError(
                 f"nothing live answers at {path[:120]}",
                 code="CL-E305",
-                hint=", ".join(f"{live.deployment} is live, with {live.ref}" for live in self._lives),
+                hint="; ".join(f"{live.deployment} is live, with {live.ref}" for live in self._lives),
             ) from None
         raise NotFoundError(f"there is nothing at {path[:120]}", code="CL-E304", hint="see /docs") from None
 

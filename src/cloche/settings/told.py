@@ -15,8 +15,8 @@ from cloche.settings.keys import KEYS, Key
 from cloche.settings.load import read_settings
 from cloche.settings.reader import Place, Reader, find_key
 
-#: The password in the URL of a database.
-_PASSWORD = re.compile(r"(//[^:/@\s]*:)[^@/\s]*@")
+#: The password in the URL of a database, before the host or among the options; rather too much than too little.
+_PASSWORD = re.compile(r"(?<=//)([^:/@]*:).*@|([?&](?:ssl)?password=)[^&]*")
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ def _told(reader: Reader, key: Key, place: Place) -> Told:
     if source is None and key.default is not None and _is_there(reader, place):
         value, source = key.default, "default"
     if key.secret and isinstance(value, str):
-        value = _PASSWORD.sub(r"\1***@", value)
+        value = _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", value)
     return Told(key=".".join(place), value=value, source=source, default=key.default, meaning=key.meaning)
 
 

@@ -47,6 +47,25 @@ def test_passwords_are_never_shown(described: Cloche) -> None:
         assert "shop:***@db.example.com" in said.out
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://shop:hid@den@db.example.com/shop",
+        "postgresql://shop:hid/den@db.example.com/shop",
+        "postgresql://:hidden@db.example.com/shop",
+        "postgresql+psycopg://db.example.com/shop?user=shop&password=hidden&sslmode=require",
+        "postgresql://db.example.com/shop?sslpassword=hidden",
+    ],
+)
+def test_no_part_of_a_password_is_shown_wherever_it_stands(cloche: Cloche, url: str) -> None:
+    Path("cloche.toml").write_text(f'[project]\ndatabase = "{url}"\n')
+    said = cloche("config", "explain", "project.database").out
+    assert "hid" not in said
+    assert "den" not in said
+    assert "***" in said
+    assert "db.example.com/shop" in said
+
+
 def test_as_json_values_keep_their_types(described: Cloche) -> None:
     items = {item["key"]: item for item in described("config", "show", "--json").json["items"]}
     assert items["serve.port"]["value"] == 9000
