@@ -23,6 +23,7 @@ from cloche.app.wish import describe_deployment, describe_worker, features_of
 from cloche.app.worker import Loaded, WorkerConfig, build, load
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.rows import to_columns
+from cloche.core.aside import in_short_turns
 from cloche.core.board import Board, Role, Slot
 from cloche.core.errors import ClocheError, ConfigError
 from cloche.core.platform import process_start
@@ -159,26 +160,29 @@ class ModelApp:
         app = self._apps.get(loop)
         if app is not None:
             return app
-        loaded = await loop.run_in_executor(None, self._load)
-        app = self._apps.get(loop)  # another request may have been quicker
-        if app is None:
-            for ended in [each for each in self._apps if each.is_closed()]:
-                self._apps.pop(ended).close()
-            state = WorkerState()
-            app = self._apps[loop] = build(self._config, [loaded], self._place, state, self._keys)
-            state.is_ready = True
-        return app
+        # whoever asked first makes it, on a side thread: others in this process are answered meanwhile
+        return await loop.run_in_executor(None, self._make, loop)
+
+    def _make(self, loop: asyncio.AbstractEventLoop) -> App:
+        with self._lock, in_short_turns():
+            app = self._apps.get(loop)
+            if app is None:
+                for ended in [each for each in self._apps if each.is_closed()]:
+                    self._apps.pop(ended).close()
+                loaded, state = self._load(), WorkerState()
+                app = self._apps[loop] = build(self._config, [loaded], self._place, state, self._keys, loop)
+                state.is_ready = True
+            return app
 
     def _load(self) -> Loaded:
-        with self._lock:
-            if self._loaded is None:
-                self._place = _Place(self)
-                loaded = load(self._config, self._deployed)
-                if self._config.needs_keys:
-                    self._keys = FollowedKeys(self._config.keys)
-                    self._keys.follow(self._config.database)
-                self._loaded = loaded
-            return self._loaded
+        if self._loaded is None:
+            self._place = _Place(self)
+            loaded = load(self._config, self._deployed)
+            if self._config.needs_keys:
+                self._keys = FollowedKeys(self._config.keys)
+                self._keys.follow(self._config.database)
+            self._loaded = loaded
+        return self._loaded
 
 
 def _inner(scope: Scope) -> Scope:

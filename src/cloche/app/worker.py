@@ -127,11 +127,16 @@ def load(config: WorkerConfig, one: DeploymentConfig) -> Loaded:
 
 
 def build(
-    config: WorkerConfig, loaded: Sequence[Loaded], place: Counting, state: WorkerState, keys: FollowedKeys
+    config: WorkerConfig,
+    loaded: Sequence[Loaded],
+    place: Counting,
+    state: WorkerState,
+    keys: FollowedKeys,
+    loop: asyncio.AbstractEventLoop,
 ) -> App:
-    """The worker's ASGI callable, over what was loaded for each deployment; needs a running event loop."""
+    """The worker's ASGI callable for an event loop, over what was loaded for each deployment."""
     pairs = zip(config.deployments, loaded, strict=True)
-    table = Table([_predictions(config, one, what, place, state, keys) for one, what in pairs])
+    table = Table([_predictions(config, one, what, place, state, keys, loop) for one, what in pairs])
     return App(table, Pages(table, place.board, state), state, max_body=config.max_body)
 
 
@@ -142,6 +147,7 @@ def _predictions(
     place: Counting,
     state: WorkerState,
     keys: FollowedKeys,
+    loop: asyncio.AbstractEventLoop,
 ) -> Predictions:
     signature, runtime = loaded.bundle.signature, loaded.runtime
     examples = take_rows(loaded.golden.inputs, 0, 4)
@@ -153,7 +159,7 @@ def _predictions(
     cache = None if one.cache is None else Cache(size=one.cache.bytes, ttl_s=one.cache.ttl_s)
     engine = Engine(signature, runtime, ref=one.ref, digest=one.digest, on_invalid=one.on_invalid, cache=cache)
     counters = DeploymentCounters(place.slot, one.deployment, str(one.version))
-    batcher = Batcher(engine, counters, loaded.cost, batch_s=one.deadline_s / 4)
+    batcher = Batcher(engine, counters, loaded.cost, batch_s=one.deadline_s / 4, loop=loop)
     live = Live(
         deployment=one.deployment,
         model=one.model,
@@ -185,7 +191,7 @@ async def _run(config: WorkerConfig, loaded: Sequence[Loaded], member: Member) -
     keys = FollowedKeys(config.keys)
     if config.needs_keys:
         keys.follow(config.database)
-    app = build(config, loaded, member, state, keys)
+    app = build(config, loaded, member, state, keys, asyncio.get_running_loop())
     # what was made so far stays for good: the collector need not look at it again and again
     gc.collect()
     gc.freeze()

@@ -15,6 +15,7 @@ import hashlib
 import json
 import mmap
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
@@ -155,7 +156,8 @@ class Board:
 class Slot:
     """A Slot is the part of the board that one process writes.
 
-    `series` gives the place of a number in `cells`; counting is `cells[place] += n`, from one thread at a time.
+    `series` gives the place of a number in `cells`, to any thread; counting is `cells[place] += n`, from one
+    thread at a time.
     """
 
     def __init__(self, board: Board, number: int) -> None:
@@ -166,6 +168,7 @@ class Slot:
         self._next = self._base + _HEAD
         self._end = self._base + _SLOT
         self._places: dict[int, int] = {}
+        self._making = threading.Lock()
         while self._next < self._end and self.cells[self._next] != 0:
             self._places[self.cells[self._next]] = self._next + 1
             self._next += 2
@@ -193,6 +196,10 @@ class Slot:
         place = self._places.get(key)
         if place is not None:
             return place
+        with self._making:
+            return self._places.get(key) or self._make(key, labels)
+
+    def _make(self, key: int, labels: Mapping[str, str]) -> int:
         if self._next >= self._end:
             return self._base + Head.DROPPED
         # labels first, then hash: whoever reads the hash can find its labels

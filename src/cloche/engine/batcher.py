@@ -148,6 +148,7 @@ class Batcher:
         *,
         batch_s: float,
         clock: Callable[[], float] = time.monotonic,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.engine = engine
         self.cost = cost
@@ -166,7 +167,7 @@ class Batcher:
         self._thread: ThreadPoolExecutor | None = None
         self._thread_is_busy = False
         self._inline_s = INLINE_S if engine.runtime.in_process else -1.0
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
 
     def is_inline(self, rows: int) -> bool:
         """Whether a request of so many rows is answered within one turn of the loop."""

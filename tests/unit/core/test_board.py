@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -44,6 +45,25 @@ def test_another_process_reads_what_this_one_writes(board: Board) -> None:
         [sys.executable, "-c", program, str(board.path)], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == f"{os.getpid()} 1 [({{'name': 'requests'}}, 5)]"
+
+
+def test_threads_that_ask_for_the_same_series_get_the_same_place(board: Board) -> None:
+    slot = board.claim(1, Role.WORKER, os.getpid(), 0)
+    names = [f"series_{number}" for number in range(100)]
+    begin = threading.Barrier(4)
+    found: list[dict[str, int]] = []
+
+    def ask() -> None:
+        begin.wait(10)
+        found.append({name: slot.series(name=name) for name in names})
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1] == found[2] == found[3]
+    assert len(set(found[0].values())) == len(board.series_from(1, 0)) == len(names)
 
 
 def test_a_slot_that_is_taken_over_counts_on_but_its_head_is_new(board: Board) -> None:
