@@ -1,0 +1,139 @@
+"""The passage from stable to candidate, as a pure function: what was seen, and where that leads."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from cloche.core.routing import BUCKETS
+from cloche.rollout.analysis import Assessment, Verdict
+from cloche.rollout.strategy import Strategy
+
+#: The first weight of a ramp, in hundredths of a percent: what fails always is seen there.
+_FIRST = 50
+_SUBSTEPS = 10
+
+
+class Phase(Enum):
+    """A Phase is where a rollout is; it ends as SUCCEEDED or ABORTED and stays so."""
+
+    LOADING = "loading"
+    STEPPING = "stepping"
+    BAKING = "baking"
+    SUCCEEDED = "succeeded"
+    ABORTED = "aborted"
+
+
+class Command(Enum):
+    """A Command is what a person, or an alert, wants of a rollout."""
+
+    PROMOTE = "promote"
+    ABORT = "abort"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """A Rollout is one passage; `entered` is when it came to this step, by the clock that `advance` is given."""
+
+    strategy: Strategy
+    entered: float
+    phase: Phase = Phase.LOADING
+    step: int = 0
+    paused: bool = False
+    #: Why it came to where it is, in words.
+    why: str = "the candidate is loaded by every worker"
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in (Phase.SUCCEEDED, Phase.ABORTED)
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """Seen is what is known of a rollout at one moment, `now` (seconds)."""
+
+    now: float
+    assessment: Assessment
+    #: Every live worker has the candidate warm.
+    is_ready: bool = False
+    #: Why a worker can't load it, where one can't.
+    broken: str | None = None
+    #: Why a worker has taken its traffic off it, where one has.
+    tripped: str | None = None
+    command: Command | None = None
+
+
+def advance(rollout: Rollout, seen: Seen) -> Rollout:
+    """Where the rollout is after what was seen; the same where nothing follows from it.
+
+    What harms is taken off first, whoever wanted what: a guard that fires ends a paused rollout too.
+    """
+    if rollout.is_over:
+        return rollout
+    harm = _harm(rollout, seen)
+    if harm is not None:
+        return _enter(rollout, seen, Phase.ABORTED, rollout.step, harm)
+    if seen.command is Command.PAUSE and not rollout.paused:
+        return msgspec.structs.replace(rollout, paused=True, why="paused by hand")
+    if seen.command is Command.RESUME and rollout.paused:
+        # it stays as long again at its step, past the ramp: the weight never goes back
+        entered = seen.now - rollout.strategy.ramp_s
+        return msgspec.structs.replace(rollout, paused=False, entered=entered, why="resumed by hand")
+    last = len(rollout.strategy.steps) - 1
+    if rollout.phase is Phase.LOADING:
+        ready = seen.is_ready and not rollout.paused
+        return _enter(rollout, seen, Phase.STEPPING, 0, "every worker has it warm") if ready else rollout
+    if seen.command is Command.PROMOTE and rollout.step < last:
+        return _enter(rollout, seen, Phase.STEPPING, last, "promoted by hand")
+    if seen.command is Command.PROMOTE and rollout.phase is Phase.BAKING:
+        return _enter(rollout, seen, Phase.SUCCEEDED, last, "promoted by hand")
+    if rollout.paused or not _is_due(rollout, seen):
+        return rollout
+    if rollout.phase is Phase.BAKING:
+        return _enter(rollout, seen, Phase.SUCCEEDED, last, "nothing was seen against it")
+    if rollout.step == last:
+        return _enter(rollout, seen, Phase.BAKING, last, "it has all of the traffic")
+    if rollout.strategy.judged and seen.assessment.verdict is not Verdict.SUCCESSFUL:
+        return rollout
+    return _enter(rollout, seen, Phase.STEPPING, rollout.step + 1, seen.assessment.why)
+
+
+def weight(rollout: Rollout, now: float) -> int:
+    """The candidate's share of the traffic at a moment, in hundredths of a percent; it falls by an abort only.
+
+    A ramp that has begun is finished while a rollout is paused.
+    """
+    if rollout.phase in (Phase.LOADING, Phase.ABORTED):
+        return 0
+    if rollout.phase in (Phase.BAKING, Phase.SUCCEEDED):
+        return BUCKETS
+    steps, ramp_s = rollout.strategy.steps, rollout.strategy.ramp_s
+    goal = steps[rollout.step].weight
+    before = steps[rollout.step - 1].weight if rollout.step else min(_FIRST, goal)
+    passed = 1.0 if ramp_s <= 0 else min(1.0, max(0.0, now - rollout.entered) / ramp_s)
+    return before + (goal - before) * int(passed * _SUBSTEPS) // _SUBSTEPS
+
+
+def _harm(rollout: Rollout, seen: Seen) -> str | None:
+    if seen.command is Command.ABORT:
+        return "aborted by hand"
+    if seen.tripped is not None:
+        return seen.tripped
+    if seen.broken is not None and rollout.phase is Phase.LOADING:
+        return seen.broken
+    if seen.assessment.verdict is Verdict.FAILED and rollout.phase is not Phase.LOADING:
+        return seen.assessment.why
+    return None
+
+
+def _is_due(rollout: Rollout, seen: Seen) -> bool:
+    """Whether it has been at this step for as long as it must."""
+    strategy = rollout.strategy
+    if rollout.phase is Phase.BAKING:
+        return seen.now - rollout.entered >= strategy.bake_s
+    return seen.now - rollout.entered >= strategy.ramp_s + strategy.steps[rollout.step].hold_s
+
+
+def _enter(rollout: Rollout, seen: Seen, phase: Phase, step: int, why: str) -> Rollout:
+    return msgspec.structs.replace(rollout, phase=phase, step=step, entered=seen.now, paused=False, why=why)
