@@ -100,11 +100,15 @@ class ModelApp:
 
     async def stop(self) -> None:
         """Give back what it holds; a later request loads it anew."""
-        for app in self._apps.values():
-            app.close()
-        self._apps.clear()
-        self._keys.close()
+        # a load that is under way is waited for, on a side thread as well
+        await asyncio.get_running_loop().run_in_executor(None, self._give_up)
+
+    def _give_up(self) -> None:
         with self._lock:
+            for app in self._apps.values():
+                app.close()
+            self._apps.clear()
+            self._keys.close()
             if self._loaded is not None:
                 self._loaded.runtime.close()
                 self._loaded = None

@@ -153,7 +153,7 @@ def _compared(evidence: Evidence) -> Evidence:
 
 
 def _bounded(evidence: Evidence, policy: Policy) -> Evidence:
-    """The evidence with a bound on stable's share of bad answers that is not much older than it."""
+    """The evidence with a bound, not much older, on stable's share of bad answers, as far as that is steady."""
     if evidence.stable < evidence.bounded_at * _ANEW or not evidence.stable_bad:
         return evidence
     bound = lower_bound(evidence.stable_bad, evidence.stable, policy.beta * _BOUND_SHARE)

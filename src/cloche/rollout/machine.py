@@ -43,7 +43,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     paused: bool = False
     #: Why it came to where it is, in words.
-    why: str = "the candidate is loaded by every worker"
+    why: str = "waiting for every worker to load the candidate"
 
     @property
     def is_over(self) -> bool:
@@ -74,21 +74,14 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     harm = _harm(rollout, seen)
     if harm is not None:
         return _enter(rollout, seen, Phase.ABORTED, rollout.step, harm)
-    if seen.command is Command.PAUSE and not rollout.paused:
-        return msgspec.structs.replace(rollout, paused=True, why="paused by hand")
-    if seen.command is Command.RESUME and rollout.paused:
-        # it stays as long again at its step, past the ramp: the weight never goes back
-        entered = seen.now - rollout.strategy.ramp_s
-        return msgspec.structs.replace(rollout, paused=False, entered=entered, why="resumed by hand")
+    if seen.command is not None:
+        return _obey(rollout, seen, seen.command)
+    if rollout.paused:
+        return rollout
     last = len(rollout.strategy.steps) - 1
     if rollout.phase is Phase.LOADING:
-        ready = seen.is_ready and not rollout.paused
-        return _enter(rollout, seen, Phase.STEPPING, 0, "every worker has it warm") if ready else rollout
-    if seen.command is Command.PROMOTE and rollout.step < last:
-        return _enter(rollout, seen, Phase.STEPPING, last, "promoted by hand")
-    if seen.command is Command.PROMOTE and rollout.phase is Phase.BAKING:
-        return _enter(rollout, seen, Phase.SUCCEEDED, last, "promoted by hand")
-    if rollout.paused or not _is_due(rollout, seen):
+        return _enter(rollout, seen, Phase.STEPPING, 0, "every worker has it warm") if seen.is_ready else rollout
+    if not _is_due(rollout, seen):
         return rollout
     if rollout.phase is Phase.BAKING:
         return _enter(rollout, seen, Phase.SUCCEEDED, last, "nothing was seen against it")
@@ -97,6 +90,21 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     if rollout.strategy.judged and seen.assessment.verdict is not Verdict.SUCCESSFUL:
         return rollout
     return _enter(rollout, seen, Phase.STEPPING, rollout.step + 1, seen.assessment.why)
+
+
+def _obey(rollout: Rollout, seen: Seen, command: Command) -> Rollout:
+    """What a person wants, where it makes a difference; nothing is promoted before it is warm."""
+    if command is Command.PAUSE and not rollout.paused:
+        return msgspec.structs.replace(rollout, paused=True, why="paused by hand")
+    if command is Command.RESUME and rollout.paused:
+        # it stays as long again at its step, past the ramp: the weight never goes back
+        entered = seen.now - rollout.strategy.ramp_s
+        return msgspec.structs.replace(rollout, paused=False, entered=entered, why="resumed by hand")
+    if command is Command.PROMOTE and rollout.phase is not Phase.LOADING:
+        last = len(rollout.strategy.steps) - 1
+        phase = Phase.STEPPING if rollout.step < last else Phase.SUCCEEDED
+        return _enter(rollout, seen, phase, last, "promoted by hand")
+    return rollout
 
 
 def weight(rollout: Rollout, now: float) -> int:

@@ -123,6 +123,18 @@ def test_it_can_be_made_ready_before_the_first_request(models: ModelApp) -> None
     assert models._loaded is None
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.002, 0.01, 0.03])
+def test_a_stop_while_it_loads_leaves_nothing_that_is_closed(models: ModelApp, label: str, after_s: float) -> None:
+    async def work() -> dict[str, Any]:
+        starting = asyncio.create_task(models.start())
+        await asyncio.sleep(after_s)
+        await models.stop()
+        await starting
+        return await models.predict(ROW)
+
+    assert asyncio.run(work())["label"] == label
+
+
 def test_under_uvicorn_concurrent_callers_are_answered_in_batches(
     models: ModelApp, free_port: int, label: str
 ) -> None:

@@ -19,28 +19,23 @@ def worth(bets: Bets) -> float:
     return math.exp(bets.log_evidence)
 
 
+def expected(ratios: tuple[float, ...], chances: np.ndarray, events: int, rate: float) -> float:
+    """What one staked on all of them is expected to become, with the chance of 0, 1, 2 … hits."""
+    return sum(
+        chance * worth(Bets.on(ratios).after(hits, events, rate)) for hits, chance in enumerate(chances.tolist())
+    )
+
+
 @given(RATES, st.floats(0, 1), st.integers(1, 30))
 def test_bets_on_more_are_fair_at_the_rate_and_lose_below_it(rate: float, part: float, events: int) -> None:
-    probability = rate * part
-    hits = np.arange(events + 1)
-    chances = stats.binom.pmf(hits, events, probability)
-    expected = sum(
-        chance * worth(Bets.on(WORSE).after(int(hit), events, rate))
-        for hit, chance in zip(hits, chances, strict=True)
-    )
-    assert expected <= 1 + 1e-9
+    chances = stats.binom.pmf(np.arange(events + 1), events, rate * part)
+    assert expected(WORSE, chances, events, rate) <= 1 + 1e-9
 
 
 @given(RATES, st.floats(0, 1), st.integers(1, 30))
 def test_bets_on_less_are_fair_at_the_rate_and_lose_above_it(rate: float, part: float, events: int) -> None:
-    probability = rate + (1 - rate) * part
-    hits = np.arange(events + 1)
-    chances = stats.binom.pmf(hits, events, probability)
-    expected = sum(
-        chance * worth(Bets.on(BETTER).after(int(hit), events, rate))
-        for hit, chance in zip(hits, chances, strict=True)
-    )
-    assert expected <= 1 + 1e-9
+    chances = stats.binom.pmf(np.arange(events + 1), events, rate + (1 - rate) * part)
+    assert expected(BETTER, chances, events, rate) <= 1 + 1e-9
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.data())
@@ -51,12 +46,7 @@ def test_bad_answers_of_a_tick_are_no_better_bet_than_events_one_by_one(
     bad = data.draw(st.integers(1, candidate + stable))
     hits = np.arange(min(bad, candidate) + 1)
     chances = stats.hypergeom.pmf(hits, candidate + stable, candidate, bad)
-    share = candidate / (candidate + stable)
-    expected = sum(
-        chance * worth(Bets.on(WORSE).after(int(hit), bad, share))
-        for hit, chance in zip(hits, chances, strict=True)
-    )
-    assert expected <= 1 + 1e-9
+    assert expected(WORSE, chances, bad, candidate / (candidate + stable)) <= 1 + 1e-9
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=10), st.randoms(use_true_random=False))
