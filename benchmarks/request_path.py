@@ -26,13 +26,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import load
+import load as generator
 import msgspec
 import uvloop
 from field import PEERS
 
-from cloche.app import worker
+from cloche.app.desired import DeploymentConfig, Desired, Wished
 from cloche.app.project import open_project
+from cloche.app.versions import Versions, load
 from cloche.core.board import Board, Role
 from cloche.core.keys import EVERY_OTHER, KeyRecord, mint_key
 from cloche.core.signature import count_rows
@@ -40,6 +41,7 @@ from cloche.core.units import Rate
 from cloche.engine.engine import Prepared
 from cloche.serving.http import App
 from cloche.serving.keyring import FollowedKeys
+from cloche.serving.pages import Pages
 from cloche.serving.server import Server
 from cloche.serving.state import WorkerState
 
@@ -87,14 +89,14 @@ def measure(*, seconds: float, rounds: int, server_core: int = 0, client_core: i
         headers = {"Authorization": f"Bearer {key.text}"}
         body = _row()
         targets = {
-            name: load.target(f"http://127.0.0.1:{port}{PATH}", body, headers if name == "key" else {})
+            name: generator.target(f"http://127.0.0.1:{port}{PATH}", body, headers if name == "key" else {})
             for name, (port, _) in running.items()
         }
         windows = max(3, round(seconds * rounds / WINDOW_S))
         seen: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
         for number, name in itertools.product(range(-1, windows), variants):
             before = _cpu_s(running[name][1])
-            result = load.run(targets[name], connections=CONNECTIONS, duration_s=WINDOW_S)
+            result = generator.run(targets[name], connections=CONNECTIONS, duration_s=WINDOW_S)
             if result.errors or not result.requests:
                 raise RuntimeError(f"errors under load with {name}: {result}")
             if number >= 0:  # the first window warms up
@@ -143,13 +145,16 @@ def _cpu_s(pid: int) -> float:
 
 
 async def _serve(variant: str, folder: Path, listening: socket.socket) -> None:
-    config = _config(folder, with_key=variant == "key")
+    deployed, trusted, records = _deployed(folder, with_key=variant == "key")
     with tempfile.TemporaryDirectory(prefix="board-") as place:
         board = Board(Path(place) / "board")
         member: Any = SimpleNamespace(board=board, slot=board.claim(0, Role.WORKER, os.getpid(), 1))
         state = WorkerState()
-        loaded = [worker.load(config, one) for one in config.deployments]
-        app = worker.build(config, loaded, member, state, FollowedKeys(config.keys))
+        loop = asyncio.get_running_loop()
+        keys = FollowedKeys(records)
+        versions = Versions(lambda one: load(one, trusted, 60.0), member, state, keys, loop, loopback=True)
+        table = versions.table(Desired(revision=0, deployments=(Wished(stable=deployed),)))
+        app = App(table, Pages(table, member.board, state), state, max_body=16_000_000)
         _switch_off(app, variant)
         server = Server(app, state, [listening])
         await server.start()
@@ -159,12 +164,13 @@ async def _serve(variant: str, folder: Path, listening: socket.socket) -> None:
             await asyncio.sleep(1)
 
 
-def _config(folder: Path, *, with_key: bool) -> worker.WorkerConfig:
+def _deployed(folder: Path, *, with_key: bool) -> tuple[DeploymentConfig, tuple[str, ...], tuple[KeyRecord, ...]]:
+    """The deployment, who is believed to have signed it, and the keys that may ask."""
     with open_project(folder) as project:
         bundle = project.open("cancer@champion")
         trusted = tuple(project.trusted())
     record = msgspec.json.decode((folder / "key.json").read_bytes(), type=KeyRecord)
-    one = worker.DeploymentConfig(
+    one = DeploymentConfig(
         deployment="cancer",
         model="cancer",
         version=1,
@@ -175,14 +181,7 @@ def _config(folder: Path, *, with_key: bool) -> worker.WorkerConfig:
         keys_required=with_key,
         limits={EVERY_OTHER: Rate(1_000_000, 1)} if with_key else {},
     )
-    return worker.WorkerConfig(
-        deployments=(one,),
-        loopback=True,
-        max_body=16_000_000,
-        database="",
-        keys=(record,) if with_key else (),
-        trusted=trusted,
-    )
+    return one, trusted, (record,) if with_key else ()
 
 
 def _switch_off(app: App, variant: str) -> None:

@@ -120,7 +120,7 @@ class Serving:
 
     def children(self) -> dict[str, list[int]]:
         """The living processes of this project's workers and hosts, by kind, whoever their parent is."""
-        found: dict[str, list[int]] = {"worker": [], "host": []}
+        found: dict[str, list[int]] = {"worker": [], "host": [], "controller": []}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
@@ -174,10 +174,12 @@ def up(
         serving.kill_all()
 
 
-def again(serving: Serving, *arguments: str) -> None:
+def again(serving: Serving, *arguments: str, new_address: bool = False) -> None:
     """`cloche up` once more after its supervisor's death; it takes over what runs, address and all."""
     serving.process, serving.log = _start(serving.folder, arguments)
-    assert _announced(serving.process, serving.log) == serving.url
+    url = _announced(serving.process, serving.log)
+    assert new_address or url == serving.url
+    serving.url = url
 
 
 def _start(

@@ -63,7 +63,7 @@ def test_serving_outlives_its_supervisor_and_the_next_one_adopts(shop: Path, cus
 def test_ctrl_c_leaves_no_process(shop: Path) -> None:
     with up(shop, "churn", "--workers", "2") as serving:
         assert serving.stop(signal.SIGINT) == 130
-        assert serving.children() == {"worker": [], "host": []}
+        assert not any(serving.children().values())
 
 
 def test_a_flipped_byte_is_refused_by_name(shop: Path, tmp_path: Path) -> None:

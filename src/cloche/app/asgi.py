@@ -17,10 +17,13 @@ from urllib.parse import quote
 import msgspec
 
 from cloche.app.choose import Chosen, choose
+from cloche.app.describe import describe_deployment, features_of
+from cloche.app.desired import DeploymentConfig, Desired, Wished
 from cloche.app.project import Project, open_project
 from cloche.app.refusals import check_code
-from cloche.app.wish import describe_deployment, describe_worker, features_of
-from cloche.app.worker import Loaded, WorkerConfig, build, load
+from cloche.app.versions import Loaded, Versions, load
+from cloche.app.wish import describe_worker
+from cloche.app.worker import WorkerConfig
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.rows import to_columns
 from cloche.core.aside import in_short_turns
@@ -29,6 +32,7 @@ from cloche.core.errors import ClocheError, ConfigError
 from cloche.core.platform import process_start
 from cloche.serving.http import App
 from cloche.serving.keyring import FollowedKeys
+from cloche.serving.pages import Pages
 from cloche.serving.protocols.schema import predictions
 from cloche.serving.state import WorkerState
 from cloche.settings.kinds import looks_like_path
@@ -55,16 +59,24 @@ def asgi(model: Bundle | str | Path, *, allow_code: bool = False, directory: Pat
     name = str(model)
     overrides = {"serve.allow_code": allow_code or None}
     with open_project(directory, overrides=overrides, create=looks_like_path(name)) as project:
-        return ModelApp(_config(project, choose(project, name)))
+        return ModelApp(*_config(project, choose(project, name)))
 
 
-def _config(project: Project, chosen: Chosen) -> WorkerConfig:
+def _config(project: Project, chosen: Chosen) -> tuple[WorkerConfig, DeploymentConfig]:
     check_code(chosen.bundle, allowed=project.settings.serve.allow_code)
     chosen.bundle.verify()
-    keys_required = chosen.online.access.keys
-    told = describe_deployment(project, chosen, features_of(chosen), keys_required=keys_required)
+    version = chosen.version
+    known = project.registry.aliases(version.model)
+    deployed = describe_deployment(
+        chosen.online,
+        version,
+        chosen.bundle.path,
+        aliases=[name for name, number in known.items() if number == version.version],
+        features=features_of(chosen.online, chosen.bundle),
+        keys_required=chosen.online.access.keys,
+    )
     worker = describe_worker(project, loopback=True) | {"tls": None}
-    return msgspec.convert(worker | {"deployments": [told]}, WorkerConfig)
+    return msgspec.convert(worker, WorkerConfig), deployed
 
 
 class _Place:
@@ -83,9 +95,10 @@ class ModelApp:
     It is loaded once a process, and joins the requests of each event loop in batches.
     """
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, deployed: DeploymentConfig) -> None:
         self._config = config
-        self._deployed = config.deployments[0]
+        self._deployed = deployed
+        self._desired = Desired(revision=0, deployments=(Wished(stable=deployed),))
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
         self._keys = FollowedKeys(config.keys)
@@ -174,15 +187,18 @@ class ModelApp:
                 for ended in [each for each in self._apps if each.is_closed()]:
                     self._apps.pop(ended).close()
                 loaded, state = self._load(), WorkerState()
-                app = self._apps[loop] = build(self._config, [loaded], self._place, state, self._keys, loop)
+                versions = Versions(lambda _: loaded, self._place, state, self._keys, loop, loopback=True)
+                table = versions.table(self._desired)
+                pages = Pages(table, self._place.board, state)
+                app = self._apps[loop] = App(table, pages, state, max_body=self._config.max_body)
                 state.is_ready = True
             return app
 
     def _load(self) -> Loaded:
         if self._loaded is None:
             self._place = _Place(self)
-            loaded = load(self._config, self._deployed)
-            if self._config.needs_keys:
+            loaded = load(self._deployed, self._config.trusted, self._config.load_timeout_s)
+            if self._desired.needs_keys:
                 self._keys = FollowedKeys(self._config.keys)
                 self._keys.follow(self._config.database)
             self._loaded = loaded

@@ -28,9 +28,10 @@ _FILES = (".onnx", ".pkl", ".joblib", SUFFIX)
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """A Chosen is what is to be served: a deployment, and the version that its model names now."""
+    """A Chosen is what is to be served: a deployment, and the version that `asked` names now."""
 
     online: Online
+    asked: str
     version: ModelVersion
     bundle: Bundle
 
@@ -45,7 +46,7 @@ def choose_all(project: Project, progress: Progress | None = None) -> list[Chose
     chosen = []
     for online in project.settings.online:
         version, bundle = _find(project, online.model, online.name, progress)
-        chosen.append(Chosen(online=online, version=version, bundle=bundle))
+        chosen.append(Chosen(online=online, asked=online.model, version=version, bundle=bundle))
     return chosen
 
 
@@ -60,7 +61,7 @@ def choose(project: Project, model: str, *, progress: Progress | None = None) ->
         online = msgspec.structs.replace(described, model=str(version))
     else:
         online = default_online(version.model, str(version))
-    return Chosen(online=online, version=version, bundle=bundle)
+    return Chosen(online=online, asked=model, version=version, bundle=bundle)
 
 
 def no_code(what: str) -> RefusedError:

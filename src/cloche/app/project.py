@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +41,14 @@ class Project:
         if is_new or signer.public_key not in self.trust.public_keys():
             self.trust.add(signer.public_key, name="this data folder")
         return signer
+
+    @cached_property
+    def machine(self) -> str:
+        """What tells this data folder from others that share its database; made at first use."""
+        file = self.settings.data / "machine"
+        if not file.exists():
+            file.write_text(f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}\n")
+        return file.read_text().strip()
 
     def trusted(self) -> frozenset[str]:
         """The public keys whose seals are believed here."""

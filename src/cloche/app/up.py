@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cloche.app.choose import Chosen, choose, choose_all
+from cloche.app.desired import FILE, write_desired
 from cloche.app.project import Project
-from cloche.app.wish import make_wish, python_command
+from cloche.app.wish import make_wish, python_command, settle
 from cloche.control import lock
 from cloche.core.errors import ConfigError
 from cloche.core.member import pass_json
-from cloche.core.platform import runtime_directory
+from cloche.core.platform import runtime_directory, whoami
 from cloche.settings import Settings
 from cloche.store.keys import Keys
 
@@ -49,7 +50,9 @@ def up(
     with packing or nullcontext() as progress:
         chosen = choose_all(project, progress) if model is None else [choose(project, model, progress=progress)]
     note_limits(project, chosen, note)
-    wish = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
+    chosen = settle(project, chosen, whoami())
+    wish, desired = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
+    write_desired(desired, runtime / FILE)
     project.close()
     become_supervisor(wish | {"colour": colour}, runtime)
 

@@ -12,19 +12,37 @@ import msgspec
 
 from cloche.app.banner import Facts, Server, banner
 from cloche.app.choose import Chosen
-from cloche.app.features import FeaturesConfig, describe_features, outward
+from cloche.app.describe import Machine, Shelf
+from cloche.app.desired import FILE, DeploymentConfig, Desired
+from cloche.app.features import outward
 from cloche.app.project import Project
 from cloche.app.refusals import HOSTS, check_bind, check_code, check_device, check_memory, is_loopback
 from cloche.bundle.bundle import Bundle
 from cloche.control.adopt import live_slots
 from cloche.core.board import Board
 from cloche.core.machine import free_memory
+from cloche.core.reference import Reference
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.serving.tls import Certificates
+from cloche.store.deployments import Deployments
 from cloche.store.keys import Keys
 
 _GRACE_S = 5.0
 _LEAST_DRAIN_S = 30.0
+
+
+def settle(project: Project, chosen: Sequence[Chosen], who: str) -> list[Chosen]:
+    """What is chosen, with the versions that have the traffic by the store, which knows of each from now on."""
+    deployments = Deployments(project.store)
+    settled = []
+    for one in chosen:
+        version = one.version
+        row = deployments.start(one.online.name, version.model, one.asked, version.version, who)
+        if row.stable != version.version:
+            version = project.registry.resolve(Reference(model=row.model, version=row.stable))
+            one = msgspec.structs.replace(one, version=version, bundle=project.open_version(version))  # noqa: PLW2901
+        settled.append(one)
+    return settled
 
 
 def make_wish(
@@ -34,45 +52,60 @@ def make_wish(
     *,
     tls_elsewhere: bool = False,
     as_json: bool = False,
-) -> dict[str, Any]:
-    """The JSON wish for the supervisor, everything in it checked that can be checked before the start."""
+) -> tuple[dict[str, Any], Desired]:
+    """The JSON wish for the supervisor, everything in it checked that can be checked before the start.
+
+    What the workers are to serve comes with it; `chosen` is settled.
+    """
     settings = project.settings
     serve = settings.serve
     loopback = is_loopback(serve.host)
     _check(project, chosen, runtime, loopback=loopback, tls_elsewhere=tls_elsewhere)
-    worker = describe_worker(project, loopback=loopback)
-    deployments: list[dict[str, Any]] = []
+    worker = describe_worker(project, loopback=loopback) | {"desired": str(runtime / FILE)}
     hosts: list[dict[str, Any]] = []
-    facts = []
+    by_digest: dict[str, list[str]] = {}
     for one in chosen:
-        own = _hosts(one.bundle, runtime, len(hosts), worker["trusted"])
-        hosts += own
-        keys_required = one.online.access.keys or not loopback
-        features = features_of(one)
-        told = describe_deployment(project, one, features, keys_required=keys_required)
-        deployments.append(told | {"hosts": [host["socket"] for host in own]})
-        facts.append(_facts(project, one, features, keys_required=keys_required))
+        if one.bundle.digest not in by_digest:
+            own = _hosts(one.bundle, runtime, len(hosts), worker["trusted"])
+            by_digest[one.bundle.digest] = [host["socket"] for host in own]
+            hosts += own
+    machine = Machine(
+        id=project.machine,
+        database=settings.database,
+        bundles=str(project.bundles.root),
+        online=tuple(one.online for one in chosen),
+        loopback=loopback,
+        workers=serve.workers,
+        allow_code=serve.allow_code,
+        load_timeout_s=serve.load_timeout_s,
+        hosts=by_digest,
+    )
+    desired = Shelf(machine, project.store).desired()
+    facts = [_facts(project, one, wished.stable) for one, wished in zip(chosen, desired.deployments, strict=True)]
     wish = {
         "runtime": str(runtime),
         "data": str(settings.data),
         "listen": [[serve.host, serve.port]],
         "lame_duck_s": serve.lame_duck_s,
         "load_timeout_s": serve.load_timeout_s,
-        "drain_s": max(_LEAST_DRAIN_S, max(one.online.deadline_s for one in chosen) + _GRACE_S),
+        "drain_s": max(_LEAST_DRAIN_S, desired.deadline_s + _GRACE_S),
         "model": ", ".join(str(one.version) for one in chosen),
     }
-    # keys, trust, aliases and what a table holds may change while it runs: a wish that differs there is the same
-    tables = [msgspec.to_builtins(one.online.features) for one in chosen]
-    settled = [_without(worker, "keys", "trusted"), *(_without(one, "aliases", "features") for one in deployments)]
+    # keys, trust and versions change while it runs: a wish that differs there is the same
+    settled = [_without(worker, "keys", "trusted"), hosts]
+    tables = [_without(msgspec.to_builtins(one.online), "model") for one in chosen]
     server = Server(host=serve.host, workers=serve.workers, encrypted=serve.tls is not None, data=settings.data)
-    return wish | {
-        "digest": _digest([wish, settled, tables, serve.workers, sys.executable]),
+    controller = {"machine": msgspec.to_builtins(machine), "desired": str(runtime / FILE)}
+    wish |= {
+        "digest": _digest([_without(wish, "model"), settled, tables, serve.workers, sys.executable]),
         "banner": banner(server, facts, runtime, as_json=as_json),
         "groups": [
             _group("host", len(hosts), "cloche.app.host", hosts),
-            _group("worker", serve.workers, "cloche.app.worker", worker | {"deployments": deployments}),
+            _group("worker", serve.workers, "cloche.app.worker", worker),
+            _group("controller", 1, "cloche.app.controller", controller),
         ],
     }
+    return wish, desired
 
 
 def _check(
@@ -103,12 +136,6 @@ def _without(told: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in names}
 
 
-def features_of(chosen: Chosen) -> FeaturesConfig | None:
-    """What is read for the caller, where something is; looks at the table. Raises as `describe_features`."""
-    features = chosen.online.features
-    return None if features is None else describe_features(features, chosen.bundle.signature)
-
-
 def describe_worker(project: Project, *, loopback: bool) -> dict[str, Any]:
     """What a worker is told besides its deployments: a WorkerConfig."""
     settings = project.settings
@@ -124,47 +151,24 @@ def describe_worker(project: Project, *, loopback: bool) -> dict[str, Any]:
     }
 
 
-def describe_deployment(
-    project: Project, chosen: Chosen, features: FeaturesConfig | None, *, keys_required: bool
-) -> dict[str, Any]:
-    """What a worker is told of a deployment: a DeploymentConfig, without hosts."""
-    online, version = chosen.online, chosen.version
-    known = project.registry.aliases(version.model)
-    return {
-        "deployment": online.name,
-        "model": version.model,
-        "version": version.version,
-        "digest": chosen.bundle.digest,
-        "bundle": str(chosen.bundle.path),
-        "deadline_s": online.deadline_s,
-        "cache": None if online.cache is None else {"bytes": online.cache.size, "ttl_s": online.cache.ttl_s},
-        "on_invalid": online.on_invalid,
-        "device": online.device,
-        "keys_required": keys_required,
-        "limits": msgspec.to_builtins(dict(online.access.limits)),
-        "aliases": [name for name, number in known.items() if number == version.version],
-        "features": msgspec.to_builtins(features),
-    }
-
-
 def is_served(runtime: Path) -> bool:
     """Whether workers or hosts of a dead supervisor's still run, which this start takes over."""
     board = runtime / "board"
     return board.exists() and bool(live_slots(Board(board)))
 
 
-def _facts(project: Project, chosen: Chosen, features: FeaturesConfig | None, *, keys_required: bool) -> Facts:
+def _facts(project: Project, chosen: Chosen, served: DeploymentConfig) -> Facts:
     bundle = chosen.bundle
     signature, examples = bundle.signature, bundle.golden().inputs
-    if features is not None:
-        signature, examples = outward(signature, examples, features)
+    if served.features is not None:
+        signature, examples = outward(signature, examples, served.features)
     return Facts(
         deployment=chosen.online.name,
         model=str(chosen.version),
         bundle=bundle,
         signature=signature,
         examples=examples,
-        keys_required=keys_required,
+        keys_required=served.keys_required,
         champion=_other_champion(project, chosen.version),
     )
 

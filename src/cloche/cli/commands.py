@@ -9,6 +9,43 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Serve a model, or what cloche.toml describes.",
         "cloche up fraud@champion --workers 4",
     ),
+    "deploy": (
+        "cloche.cli.deploy:deploy",
+        "Send a version out to callers, step by step, and take it back if it harms.",
+        "cloche deploy fraud:4 --wait",
+    ),
+    "status": (
+        "cloche.cli.status:status",
+        "Show which versions have the traffic, and how a rollout goes.",
+        "cloche status fraud -w",
+    ),
+    "promote": (
+        "cloche.cli.deploy:promote",
+        "Give a candidate all of the traffic now.",
+        "cloche promote fraud",
+    ),
+    "abort": (
+        "cloche.cli.deploy:abort",
+        "Give a rollout up: stable has all of the traffic.",
+        "cloche abort fraud",
+    ),
+    "pause": ("cloche.cli.deploy:pause", "Keep a rollout at the step where it is.", "cloche pause fraud"),
+    "resume": ("cloche.cli.deploy:resume", "Let a paused rollout go on.", "cloche resume fraud"),
+    "rollback": (
+        "cloche.cli.deploy:rollback",
+        "Go back to the version before, at once.",
+        "cloche rollback fraud",
+    ),
+    "unblock": (
+        "cloche.cli.deploy:unblock",
+        "Let a version that was taken back be deployed again.",
+        "cloche unblock fraud:4",
+    ),
+    "history": (
+        "cloche.cli.status:history",
+        "Say what happened to deployments: who, what, when and why.",
+        "cloche history fraud",
+    ),
     "pack": (
         "cloche.cli.pack:pack",
         "Turn a model into a bundle and register it.",

@@ -38,7 +38,7 @@ def live_slots(board: Board) -> list[int]:
     """The slots whose workers and hosts still run."""
     slots = []
     for slot in range(1, SLOTS):
-        held = board.head(slot, Head.ROLE) in (Role.WORKER, Role.HOST)
+        held = board.head(slot, Head.ROLE) in (Role.WORKER, Role.HOST, Role.CONTROLLER)
         if held and is_alive(board.head(slot, Head.PID), board.head(slot, Head.START)):
             slots.append(slot)
     return slots

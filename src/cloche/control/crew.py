@@ -12,7 +12,7 @@ from cloche.control.children import Child, backoff_s, describe_exit
 from cloche.control.listeners import shut
 from cloche.control.log import Log
 from cloche.control.wish import Group, Wish
-from cloche.core.board import Board, Head, Slot, State
+from cloche.core.board import BLAMED, Board, Head, Slot, State
 from cloche.core.errors import BusyError, ModelError
 from cloche.core.member import BEAT_S
 
@@ -108,7 +108,7 @@ class Crew:
 
     def is_ready(self) -> bool:
         """Whether every seat has a child that serves."""
-        return all(seat.ready_at is not None for seat in self._seats)
+        return all(seat.ready_at is not None for seat in self._seats if seat.group.kind != "controller")
 
     def is_empty(self) -> bool:
         """Whether no child is left."""
@@ -150,6 +150,8 @@ class Crew:
         # workers wait for the hosts at the first start; later each is replaced by itself
         if self._started or seat.group.kind == "host":
             return True
+        if seat.group.kind == "controller":
+            return self.is_ready()  # what serves starts alone on the cores
         return all(other.ready_at is not None for other in self._seats if other.group.kind == "host")
 
     def _start(self, seat: Seat, now: float) -> None:
@@ -206,7 +208,7 @@ class Crew:
                 with contextlib.suppress(KeyError):
                     self.selector.unregister(watched)
         child.close()
-        executing = self._board.head(seat.slot, Head.EXECUTING)
+        executing = self._board.head(seat.slot, Head.EXECUTING) or self._board.head(seat.slot, Head.LOADING)
         self._board.release(seat.slot)
         ready_at, seat.ready_at, seat.child = seat.ready_at, None, None
         if self._stop_by is not None:
@@ -216,6 +218,8 @@ class Crew:
         if ready_at is not None and now - ready_at > _STEADY_S:
             seat.failures = 0
         self._slot.cells[self._slot.series(name="cloche_worker_restarts_total", kind=seat.group.kind)] += 1
+        if executing:
+            self._slot.cells[self._slot.series(name=BLAMED, executing=str(executing))] += 1
         words = f"{seat.name} (process {child.pid}) died, {describe_exit(child.status)}"
         self._fail(seat, f"{words}\n{child.words}".rstrip(), now, pid=child.pid, executing=executing)
 

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 from cloche.core.board import SLOTS
 from cloche.core.errors import ConfigError
 
+#: Of starting: workers call hosts, the controller looks after both.
+_ORDER = ("host", "worker", "controller")
+
 
 class Group(NamedTuple):
-    """A Group is `size` processes that are started alike; `kind` is "host" or "worker".
+    """A Group is `size` processes that are started alike; `kind` is host, worker or controller.
 
     `argv` gets the number of a descriptor as its last word. `config` is handed to each process as it is.
     """
@@ -62,8 +65,7 @@ class Wish(NamedTuple):
                 **value,
                 "runtime": Path(value["runtime"]),
                 "listen": listen,
-                # hosts first: workers call them
-                "groups": tuple(sorted(groups, key=lambda group: group.kind != "host")),
+                "groups": tuple(sorted(groups, key=lambda group: _ORDER.index(group.kind))),
                 "digest": value.get("digest") or hashlib.sha256(body).hexdigest(),
             }
         )

@@ -26,6 +26,8 @@ SERIES = 4096
 _HEAD = 32
 _SLOT = _HEAD + 2 * SERIES
 _BYTES = 8
+#: Deaths of processes by the hash of the version that they ran or loaded.
+BLAMED = "cloche_blamed_deaths_total"
 #: Processes whose heartbeat is older than this are not counted as live.
 LIVE_S = 5.0
 
@@ -43,6 +45,8 @@ class Head(IntEnum):
     IN_FLIGHT = 7
     CONNECTIONS = 8
     DROPPED = 9  # increments that found no room for their series
+    LOADING = 10  # hash of the version that is being loaded, 0 when none
+    TRIPPED = 11  # number of the last rollout whose candidate this process took its requests off
 
 
 class Role(IntEnum):
@@ -52,6 +56,7 @@ class Role(IntEnum):
     SUPERVISOR = 1
     WORKER = 2
     HOST = 3
+    CONTROLLER = 4
 
 
 class State(IntEnum):

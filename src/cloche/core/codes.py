@@ -91,6 +91,15 @@ CODES: dict[str, tuple[str, str]] = {
         "The model would take more than is free (or than the container may have). Free some, start fewer "
         "workers, or raise the limit.",
     ),
+    "CL-E413": (
+        "Taken back before",
+        "This version harmed when it was deployed, so it is blocked; `cloche history` says why. Deploy another, "
+        "or let it through with `cloche unblock`.",
+    ),
+    "CL-E414": (
+        "It would break callers",
+        "What callers send or read would have to change. Tell them, then add --breaking.",
+    ),
     "CL-E500": ("Held by something else", "The message names what."),
     "CL-E501": (
         "Cloche is running already",
@@ -100,6 +109,14 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E502": ("It exists already", "Choose another name."),
     "CL-E503": ("The port is taken", "Choose another with --port."),
     "CL-E504": ("Made by another version of Cloche", "Update Cloche, or use another data folder."),
+    "CL-E505": (
+        "Another rollout stands in the way",
+        "One at a time goes on a deployment, and only to a version that has not all of the traffic already.",
+    ),
+    "CL-E506": (
+        "Another controller leads",
+        "Of the machines that share a database one decides; it goes on by itself.",
+    ),
     "CL-E600": ("Busy", "Try again after the time in Retry-After."),
     "CL-E601": ("Overloaded", "The request could not have been answered in time, so it was not begun."),
     "CL-E602": ("Too late", "The deadline passed; raise it with Cloche-Deadline or in cloche.toml."),

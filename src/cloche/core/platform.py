@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import os
 import socket
@@ -69,3 +70,12 @@ def runtime_directory(root: Path, data: Path) -> Path:
                 hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
             )
     return root / name
+
+
+def whoami() -> str:
+    """The person at this process, as the history names them: `ada@laptop`."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"

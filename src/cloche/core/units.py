@@ -13,6 +13,7 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LONGEST = 80
 _WORD = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]+)\s*", re.ASCII)
+_SHARE = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%\s*", re.ASCII)
 _RATE = re.compile(r"\s*([0-9]{1,10})\s*/\s*(s|m|h)\s*", re.ASCII)
 
 
@@ -72,3 +73,11 @@ def format_duration(seconds: float) -> str:
             number = seconds * scale
             return f"{number:.0f} {unit}" if number >= 99.5 or unit == "µs" else f"{number:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def parse_share(value: object) -> float:
+    """A share as in "1%" or "0.05%", as a number from 0 to 1; ConfigError CL-E201 otherwise."""
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ConfigError(f"{shown(value)} is not a share", code="CL-E201", hint="write 1% or 0.05%")
+    return float(match[1]) / 100

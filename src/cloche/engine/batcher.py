@@ -166,8 +166,12 @@ class Batcher:
         self._busy_until = 0.0
         self._thread: ThreadPoolExecutor | None = None
         self._thread_is_busy = False
-        self._inline_s = INLINE_S if engine.runtime.in_process else -1.0
+        self.allow_inline(True)
         self._loop = loop or asyncio.get_running_loop()
+
+    def allow_inline(self, allowed: bool) -> None:
+        """Whether calls that are short enough run in the event loop; those that leave the process never do."""
+        self._inline_s = INLINE_S if allowed and self.engine.runtime.in_process else -1.0
 
     def is_inline(self, rows: int) -> bool:
         """Whether a request of so many rows is answered within one turn of the loop."""

@@ -31,6 +31,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cloche_cache_misses_total": ("Cache look-ups that found nothing.", ("deployment", "version")),
     "cloche_refused_total": ("Requests refused before they reached a model, by error code.", ("reason",)),
     "cloche_worker_restarts_total": ("Processes that were replaced.", ("kind",)),
+    "cloche_rollout_requests_total": (
+        "Requests of a rollout by the version that they had been assigned to, good or bad.",
+        ("deployment", "version", "arm", "outcome"),
+    ),
+    "cloche_blamed_deaths_total": (
+        "Processes that ended while they ran or loaded a version, by the hash of its labels.",
+        ("executing",),
+    ),
 }
 HISTOGRAMS: dict[str, str] = {
     "cloche_request_duration_seconds": "From the request read (a large one: its head) to its answer made.",

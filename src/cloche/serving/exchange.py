@@ -13,9 +13,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from cloche.core.errors import ClocheError
 from cloche.engine.batcher import Answer as Outcome
-from cloche.serving.predictions import GONE, Asked, Predictions
-from cloche.serving.protocols.base import Answer, Dialect
+from cloche.serving.predictions import GONE, Asked
+from cloche.serving.protocols.base import Answer
 from cloche.serving.state import WorkerState
+from cloche.serving.table import Way
 
 #: Bodies up to so many bytes take the short way; above it uvicorn's flow control is wanted.
 LARGEST = 64 * 1024
@@ -37,6 +38,7 @@ class Exchange:
         "_state",
         "_then",
         "_transport",
+        "_way",
         "body",
         "keep_alive",
         "more_body",
@@ -45,7 +47,7 @@ class Exchange:
 
     def __init__(
         self,
-        predictions: Predictions,
+        way: Way,
         state: WorkerState,
         transport: asyncio.Transport,
         on_response: Callable[[], None],
@@ -56,7 +58,8 @@ class Exchange:
         self.more_body = True
         self.response_complete = False
         self.keep_alive = keep_alive
-        self._predictions = predictions
+        self._predictions = way.predictions
+        self._way = way
         self._state = state
         self._transport = transport
         self._on_response = on_response
@@ -80,10 +83,11 @@ class Exchange:
         if self._asked is not None and not self.response_complete:
             self._end(self._asked, GONE)
 
-    def run(self, dialect: Dialect, headers: Mapping[bytes, bytes], query: bytes) -> None:
+    def run(self, headers: Mapping[bytes, bytes], query: bytes) -> None:
         """The body is whole: ask, and write the answer when it is there."""
         self.more_body = False
-        asked = self._asked = self._predictions.begin(dialect, headers)
+        way = self._way
+        asked = self._asked = way.predictions.begin(way.dialect, headers, way.arm)
         try:
             self._predictions.admit(asked, query)
             self._predictions.put(asked, self._predictions.decode(asked, bytes(self.body)), self)

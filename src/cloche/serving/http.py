@@ -40,6 +40,8 @@ class App:
 
     def __init__(self, table: Table, pages: Pages, state: WorkerState, *, max_body: int) -> None:
         self.table = table
+        #: Where rows go by their path: this very dict, whatever the table becomes.
+        self.ways: dict[bytes, Way] = dict(table.ways)
         self._ids = PredictionIds()
         self._pages = pages
         self._state = state
@@ -50,21 +52,31 @@ class App:
         self._aside_now = 0  # what runs or waits there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        way = self.table.ways.get(scope["raw_path"])
+        way = self.ways.get(scope["raw_path"])
         if way is not None and scope["method"] == "POST":
             await self._predict(way, scope, receive, send)
         else:
             await self._other(scope, receive, send)
 
+    def turn_to(self, table: Table, pages: Pages) -> None:
+        """Answer by another table from now on; who is being answered is not touched. In the event loop only."""
+        self.table = table
+        self._pages = pages
+        self.ways.clear()
+        self.ways.update(table.ways)
+
     def close(self) -> None:
         """End its threads; nothing may be asked any more."""
-        for one in self.table.predictions:
+        for one in self.table.everyone:
             one.deployment.batcher.close()
         self._side.shutdown(wait=False, cancel_futures=True)
 
     async def _predict(self, way: Way, scope: Scope, receive: Receive, send: Send) -> None:
-        predictions, dialect = way
-        asked = predictions.begin(dialect, dict(scope["headers"]))
+        headers = dict(scope["headers"])
+        if way.fork is not None:
+            way = way.fork.choose(way, headers)
+        predictions = way.predictions
+        asked = predictions.begin(way.dialect, headers, way.arm)
         status = GONE
         held = 0
         try:
@@ -103,7 +115,7 @@ class App:
                 self._quiet_from(time.monotonic())
 
     def _quiet_from(self, time_s: float) -> None:
-        for one in self.table.predictions:
+        for one in self.table.everyone:
             one.deployment.batcher.quiet_from = time_s
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:

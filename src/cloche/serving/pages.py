@@ -94,6 +94,7 @@ class Pages:
             own = next((dialect for dialect in one.dialects if dialect.name == "cloche"), None)
             if own is not None:
                 routes.extend(Playground(live, own, prepare, _SECURE).routes)
+        for one in table.everyone:
             for dialect in one.dialects:
                 routes.extend(dialect.routes())
         self.routes = routes

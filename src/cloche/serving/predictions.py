@@ -24,6 +24,7 @@ from cloche.engine.engine import Engine, Prepared
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.serving.guard import Guard
 from cloche.serving.protocols.base import Answer, Dialect, Headers, Live
+from cloche.serving.split import Arm
 
 #: A request id that is echoed: printable, without spaces.
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -57,6 +58,8 @@ class Asked(msgspec.Struct, gc=False):
     prediction_id: str
     start: float
     deadline: float
+    #: Whose part of a rollout it is.
+    arm: Arm | None = None
     prepared: Prepared | None = None
     #: The dialect's own, from decode to encode.
     wants: Any = None
@@ -83,10 +86,10 @@ class Predictions:
         self.ids = PredictionIds()
         self._clock = clock
 
-    def begin(self, dialect: Dialect, headers: Mapping[bytes, bytes]) -> Asked:
+    def begin(self, dialect: Dialect, headers: Mapping[bytes, bytes], arm: Arm | None = None) -> Asked:
         start = self._clock()
         self.deployment.counters.began()
-        return Asked(dialect, headers, self.ids.next(), start, start + self.deployment.deadline_s)
+        return Asked(dialect, headers, self.ids.next(), start, start + self.deployment.deadline_s, arm)
 
     def admit(self, asked: Asked, query: bytes) -> None:
         """Who calls, how often, and what the headers and the query say; raises ClocheError."""
@@ -145,7 +148,10 @@ class Predictions:
 
     def finish(self, asked: Asked, status: int) -> None:
         """Count the request, with the status that was sent or GONE."""
-        self.deployment.counters.answered(asked.dialect.name, status, self._clock() - asked.start)
+        seconds = self._clock() - asked.start
+        self.deployment.counters.answered(asked.dialect.name, status, seconds)
+        if asked.arm is not None and (asked.prepared is None or asked.prepared.cached is None):
+            asked.arm.count(status, seconds)
 
     def _with_headers(self, asked: Asked, answer: Answer, *extra: tuple[bytes, bytes]) -> Answer:
         headers: Headers = [

@@ -159,9 +159,10 @@ class Connection(HttpToolsProtocol):
         keeps = self.parser.should_keep_alive()
         if b"connection" in headers and self.parser.get_http_version() == "1.0":
             keeps = False
-        predictions, dialect = way
-        exchange = Exchange(predictions, self.worker_state, self.transport, self._on_exchanged, keep_alive=keeps)
-        self._asked = (dialect, headers, query)
+        if way.fork is not None:
+            way = way.fork.choose(way, headers)
+        exchange = Exchange(way, self.worker_state, self.transport, self._on_exchanged, keep_alive=keeps)
+        self._asked = (headers, query)
         self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is a cycle of its own
         return True
 
@@ -304,7 +305,7 @@ class Server:
 
     def _protocol(self) -> Connection:
         connection = Connection(self._config, self._state, {})
-        connection.ways = self._app.table.ways
+        connection.ways = self._app.ways
         connection.worker_state = self._worker_state
         connection.lookout = self._lookout
         connection.max_body = self._app.max_body

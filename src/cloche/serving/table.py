@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cloche.core.errors import NotFoundError
 from cloche.serving.guard import Guard
 from cloche.serving.predictions import Predictions
 from cloche.serving.protocols.base import Dialect
+from cloche.serving.split import Arm, Split
 
 
 class Way(NamedTuple):
-    """A Way is where the rows at one path go."""
+    """A Way is where the rows at one path go: in a rollout, where stable's do, and the fork to the candidate."""
 
     predictions: Predictions
     dialect: Dialect
+    arm: Arm | None = None
+    fork: Fork | None = None
+
+
+class Fork(NamedTuple):
+    """A Fork is a path that stable and candidate share."""
+
+    split: Split
+    candidate: Way
+
+    def choose(self, stable: Way, headers: Mapping[bytes, bytes]) -> Way:
+        """Where a request with these headers goes."""
+        return self.candidate if self.split.takes(headers) else stable
+
+
+class Served(NamedTuple):
+    """A Served is the versions of one deployment in a worker; `others` answer only where they are named."""
+
+    stable: Predictions
+    others: tuple[Predictions, ...] = ()
+    candidate: Predictions | None = None
+    split: Split | None = None
+
+    @property
+    def versions(self) -> tuple[Predictions, ...]:
+        return (self.stable, *((self.candidate,) if self.candidate is not None else ()), *self.others)
 
 
 class Table:
@@ -25,20 +52,23 @@ class Table:
     answers it.
     """
 
-    def __init__(self, predictions: Sequence[Predictions]) -> None:
-        self.predictions = tuple(predictions)
+    def __init__(self, served: Sequence[Served]) -> None:
+        #: The stable version of each deployment.
+        self.predictions = tuple(one.stable for one in served)
+        #: All of their versions.
+        self.everyone = tuple(each for one in served for each in one.versions)
         #: By the path of a POST of rows.
         self.ways: dict[bytes, Way] = {}
         self._contested: dict[bytes, list[str]] = {}
         claims: dict[bytes, list[Way]] = {}
         owners: dict[bytes, set[Guard]] = {}
-        for one in self.predictions:
-            for dialect in one.dialects:
-                rows = [path.encode() for path in dialect.paths()]
-                for path in rows:
-                    claims.setdefault(path, []).append(Way(one, dialect))
-                for path in [*rows, *(route.path.encode() for route in dialect.routes())]:
-                    owners.setdefault(path, set()).add(one.guard)
+        for one in served:
+            for path, way in _ways(one).items():
+                claims.setdefault(path, []).append(way)
+        for each in self.everyone:
+            for dialect in each.dialects:
+                for name in [*dialect.paths(), *(route.path for route in dialect.routes())]:
+                    owners.setdefault(name.encode(), set()).add(each.guard)
         for path, ways in claims.items():
             if len(ways) == 1:
                 self.ways[path] = ways[0]
@@ -75,3 +105,21 @@ class Table:
                 code="CL-E305",
                 hint=f"name one: POST /predict/{names[0]}",
             )
+
+
+def _ways(served: Served) -> dict[bytes, Way]:
+    """Where each path of a deployment leads: to the stable version, else to the one that has it for itself."""
+    ways: dict[bytes, Way] = {}
+    for version in served.versions:
+        for dialect in version.dialects:
+            for name in dialect.paths():
+                ways.setdefault(name.encode(), Way(version, dialect))
+    if served.candidate is not None and served.split is not None:
+        split = served.split
+        for dialect in served.candidate.dialects:
+            for path in (path.encode() for path in dialect.paths()):
+                way = ways[path]
+                if way.predictions is served.stable:
+                    fork = Fork(split, Way(served.candidate, dialect, split.candidate))
+                    ways[path] = way._replace(arm=split.stable, fork=fork)
+    return ways

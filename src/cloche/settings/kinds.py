@@ -14,13 +14,15 @@ import msgspec
 from cloche.core.errors import ConfigError
 from cloche.core.machine import usable_cores
 from cloche.core.reference import parse_reference
-from cloche.core.units import parse_duration, parse_rate, parse_size, shown
-from cloche.settings.tree import Device, OnInvalid, OnMissing
+from cloche.core.units import parse_duration, parse_rate, parse_share, parse_size, shown
+from cloche.rollout.strategy import parse_steps
+from cloche.settings.tree import Device, OnInvalid, OnMissing, StrategyName
 
 #: The most serving workers of one machine: each process needs a slot of the board.
 MAX_WORKERS = 48
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII)
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,100}", re.ASCII)
 _SQLITE = "sqlite:///"
 _POSTGRES = re.compile(r"postgresql(\+psycopg)?://\S+")
 
@@ -105,6 +107,18 @@ def size(low: str, high: str) -> Kind:
     return _within(parse_size, low, high, "B|kB|MB|GB|KiB|MiB|GiB")
 
 
+def share(low: str, high: str) -> Kind:
+    lowest, highest = parse_share(low), parse_share(high)
+
+    def bounded(value: object) -> float:
+        found = parse_share(value)
+        if lowest <= found <= highest:
+            return found
+        raise _wrong(f"{shown(value)} is not within {low} and {high}", f"write {low} to {high}")
+
+    return Kind(_plain(bounded), {"type": "string", "pattern": r"^\s*[0-9]{1,3}(\.[0-9]{1,6})?\s*%\s*$"})
+
+
 def _one_of(choices: tuple[str, ...], what: str) -> Kind:
     def parse(value: object) -> str:
         if isinstance(value, str) and value in choices:
@@ -163,6 +177,21 @@ def _columns(value: object) -> tuple[str, ...]:
     raise _wrong(f"{shown(value)} is not a list of names", 'write ["age", "income"], each once')
 
 
+def _steps(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else []
+    if not texts or not all(isinstance(one, str) for one in texts):
+        raise _wrong(f"{shown(value)} is not a list of steps", 'write ["5% for 10m", "50% for 10m", "100%"]')
+    parse_steps(texts)
+    return tuple(texts)
+
+
+def _header(value: object) -> str:
+    text = _text(value)
+    if _HEADER.fullmatch(text):
+        return text
+    raise _wrong(f"{shown(text)} is not the name of a header", "write x-user-id, or another header's name")
+
+
 def _version(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value == 1:
         return value
@@ -177,6 +206,11 @@ COLUMNS = Kind(
     _plain(_columns),
     {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True},
 )
+STEPS = Kind(
+    _plain(_steps), {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 20}
+)
+HEADER = Kind(_plain(_header), {"type": "string", "pattern": "^[A-Za-z0-9-]{1,100}$"})
+STRATEGY = _one_of(get_args(StrategyName), "strategy")
 RATE = Kind(_plain(parse_rate), {"type": "string", "pattern": r"^\s*[0-9]{1,10}\s*/\s*(s|m|h)\s*$"})
 WORKERS = Kind(
     _plain(_workers), {"anyOf": [{"const": "cores"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}

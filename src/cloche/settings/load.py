@@ -12,7 +12,7 @@ import msgspec
 
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.settings.reader import Reader
-from cloche.settings.tree import Access, Cache, Features, Online, Serve, Settings, Tls
+from cloche.settings.tree import Access, Cache, Features, Objectives, Online, RolloutPlan, Serve, Settings, Tls
 
 FILE_NAME = "cloche.toml"
 
@@ -134,6 +134,28 @@ def _online(reader: Reader, name: str) -> Online | None:
         cache=cache if cached else None,
         access=Access(keys=keys, limits=limits),
         features=features,
+        objectives=Objectives(
+            p99_s=reader.value(*table, "objectives", "p99"),
+            error_rate=reader.value(*table, "objectives", "error_rate"),
+        ),
+        rollout=_rollout(reader, (*table, "rollout")),
+    )
+
+
+def _rollout(reader: Reader, table: tuple[str, ...]) -> RolloutPlan:
+    strategy = reader.value(*table, "strategy")
+    if strategy != "canary":
+        for name in ("steps", "ramp"):
+            if reader.mentions(*table, name):
+                reader.blame((*table, name), f"{strategy} has no {name}", "leave it out, or write canary")
+    return RolloutPlan(
+        strategy=strategy,
+        steps=tuple(reader.value(*table, "steps")),
+        ramp_s=reader.value(*table, "ramp"),
+        bake_s=reader.value(*table, "bake"),
+        margin=reader.value(*table, "margin"),
+        sticky=reader.value(*table, "sticky"),
+        keep_previous_warm_s=reader.value(*table, "keep_previous_warm"),
     )
 
 

@@ -13,6 +13,7 @@ from cloche.core.units import Rate
 OnInvalid = Literal["reject", "flag", "allow"]
 Device = Literal["cpu", "cuda"]
 OnMissing = Literal["reject", "null"]
+StrategyName = Literal["canary", "blue-green"]
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,25 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     missing: OnMissing
 
 
+class Objectives(msgspec.Struct, frozen=True, kw_only=True):
+    """An Objectives is what was promised to callers; None where nothing was. `error_rate` is a share, 0 to 1."""
+
+    p99_s: float | None
+    error_rate: float | None
+
+
+class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A RolloutPlan is how another version gets a deployment's traffic; `margin` is a share, 0 to 1."""
+
+    strategy: StrategyName
+    steps: tuple[str, ...]
+    ramp_s: float
+    bake_s: float
+    margin: float
+    sticky: str | None
+    keep_previous_warm_s: float
+
+
 class Online(msgspec.Struct, frozen=True, kw_only=True):
     """An Online is one deployment that answers at once; `model` is a reference or an absolute path."""
 
@@ -71,6 +91,8 @@ class Online(msgspec.Struct, frozen=True, kw_only=True):
     cache: Cache | None
     access: Access
     features: Features | None
+    objectives: Objectives
+    rollout: RolloutPlan
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ class Store:
     """A Store is the durable state of one data folder, or of many machines on one PostgreSQL.
 
     `url` is `sqlite:////absolute/state.db`, `sqlite://` (in memory, for tests) or `postgresql://…`.
-    With `create=False` a SQLite file that is not there is read as empty and nothing is written.
+    With `create=False` a SQLite file that is not there is read as empty and nothing is written. Tables of an
+    older Cloche are brought up to date all the same: they only grow.
     Raises ConfigError for a URL that can't be, MissingExtraError without the driver, BusyError when the
     database does not answer, ConflictError when a newer Cloche made its tables.
     """
@@ -34,6 +36,8 @@ class Store:
         if not create and parsed.get_backend_name() == "sqlite" and not _file_exists(parsed):
             parsed = URL.create("sqlite")
         self.url = parsed.render_as_string(hide_password=True)
+        #: Whether other machines may use it as well.
+        self.is_shared = parsed.get_backend_name() == "postgresql"
         self.now = clock
         self._engine = _make_engine(parsed)
         # On SQLite every transaction is one view; PostgreSQL wants to be asked.
@@ -73,6 +77,14 @@ class Store:
                 connection.execute(update(tables.state).values(revision=tables.state.c.revision + 1))
                 yield connection
 
+    @contextmanager
+    def note(self) -> Iterator[Connection]:
+        """A change that no process must see at once: the revision stays."""
+        with _explained(self), self._engine.connect() as plain:
+            connection = plain.execution_options(**_WRITES)
+            with connection.begin():
+                yield connection
+
     def revision(self) -> int:
         """A number that grows with each change of versions, aliases, keys or trust; cheap to poll."""
         with self.read() as connection:
@@ -84,7 +96,10 @@ class Store:
                 sqlite.check_file(connection)
                 version = _schema_version(connection)
             if version is None:
-                version = self._create()
+                version = self._build()
+        if version < tables.SCHEMA:
+            with _explained(self, "is of an older Cloche and can't be brought up to date"):
+                version = self._build()
         if version != tables.SCHEMA:
             raise ConflictError(
                 f"{self.url} has tables of version {version}; this Cloche knows version {tables.SCHEMA}",
@@ -92,7 +107,8 @@ class Store:
                 hint="update Cloche, or use another data folder",
             )
 
-    def _create(self) -> int:
+    def _build(self) -> int:
+        """Make the tables, or migrate those that are there; whichever process is first does it for all."""
         with self._engine.connect() as plain:
             connection = plain.execution_options(**_WRITES)
             with connection.begin():
@@ -102,6 +118,10 @@ class Store:
                     tables.metadata.create_all(connection)
                     row = {"id": 1, "schema_version": tables.SCHEMA, "revision": 0}
                     connection.execute(insert(tables.state).values(row))
+                    version = tables.SCHEMA
+                elif version < tables.SCHEMA:
+                    # A database needs alembic once, a process nearly never.
+                    import_module("cloche.store.migrations").migrate(connection, version)
                     version = tables.SCHEMA
         return version
 
@@ -143,7 +163,7 @@ def _schema_version(connection: Connection) -> int | None:
 
 
 @contextmanager
-def _explained(store: Store) -> Iterator[None]:
+def _explained(store: Store, trouble: str = "can't be used") -> Iterator[None]:
     try:
         yield
     except IntegrityError:
@@ -153,7 +173,7 @@ def _explained(store: Store) -> Iterator[None]:
     except DBAPIError as error:
         said = str(error.orig).strip().partition("\n")[0]
         raise BusyError(
-            f"the store {store.url} can't be used: {said}",
+            f"the store {store.url} {trouble}: {said}",
             code="CL-E606",
             hint="check that it is there, writable and not full, then try again",
         ) from error

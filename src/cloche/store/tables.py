@@ -13,10 +13,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 
 metadata = MetaData()
 
@@ -78,4 +79,86 @@ trusted = Table(
     Column("public_key", String(200), primary_key=True),
     Column("name", String(200), nullable=False),
     Column("added", Float(53), nullable=False),
+)
+
+#: Which version of a deployment has traffic: how it is run stands in cloche.toml.
+deployments = Table(
+    "cloche_deployments",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("model", String(63), ForeignKey(models.c.name), nullable=False),
+    # what cloche.toml, or who started it, named, and the version which that meant then
+    Column("asked", Text, nullable=False),
+    Column("resolved", Integer, nullable=False),
+    Column("stable", Integer, nullable=False),
+    Column("previous", Integer),
+    Column("warm_until", Float(53)),
+    Column("candidate", Integer),
+    Column("weight", Integer, nullable=False),
+    Column("rollout", Integer),
+    # the store's revision since which it is so
+    Column("revision", Integer, nullable=False),
+    CheckConstraint("weight BETWEEN 0 AND 10000", name="cloche_deployments_weight"),
+)
+
+#: Passages from stable to candidate, one at a time a deployment; what is known of them so far.
+rollouts = Table(
+    "cloche_rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("deployment", String(63), ForeignKey(deployments.c.name), nullable=False),
+    Column("model", String(63), nullable=False),
+    Column("stable", Integer, nullable=False),
+    Column("candidate", Integer, nullable=False),
+    Column("state", JSON, nullable=False),
+    Column("evidence", JSON),
+    # what a person wants of it, until the controller has seen it
+    Column("command", String(20)),
+    Column("commander", String(200)),
+    Column("started", Float(53), nullable=False),
+    Column("ended", Float(53)),
+)
+
+#: What happened to deployments, by whom and why; append-only.
+events = Table(
+    "cloche_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("time", Float(53), nullable=False),
+    Column("deployment", String(63), nullable=False, index=True),
+    Column("rollout", Integer),
+    Column("who", String(200), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("why", Text, nullable=False),
+)
+
+#: Versions that were rolled back: nobody deploys them until a person clears them.
+blocked = Table(
+    "cloche_blocked",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("since", Float(53), nullable=False),
+    Column("why", Text, nullable=False),
+    ForeignKeyConstraint(["model", "version"], [versions.c.model, versions.c.version]),
+)
+
+#: Who of several controllers leads; `fence` grows with each new leader, `until` is the database's clock.
+leases = Table(
+    "cloche_leases",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("holder", String(63), nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("until", Float(53), nullable=False),
+)
+
+#: What each machine said last, and when, by the database's clock.
+machines = Table(
+    "cloche_machines",
+    metadata,
+    Column("id", String(63), primary_key=True),
+    Column("seen", Float(53), nullable=False),
+    Column("report", JSON, nullable=False),
 )

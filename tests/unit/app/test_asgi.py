@@ -179,8 +179,7 @@ def test_what_is_not_there_is_said_when_it_is_made(folder: Path, tmp_path: Path)
 
 
 def test_a_model_that_does_not_load_says_so_at_the_start(folder: Path, models: ModelApp) -> None:
-    gone = msgspec.structs.replace(models._config.deployments[0], bundle=str(folder / "gone"))
-    broken = ModelApp(msgspec.structs.replace(models._config, deployments=(gone,)))
+    broken = ModelApp(models._config, msgspec.structs.replace(models._deployed, bundle=str(folder / "gone")))
     sent: list[Any] = []
 
     async def receive() -> Any:

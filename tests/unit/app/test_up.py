@@ -18,11 +18,12 @@ import pytest
 
 from cloche.app.archives import export_bundle
 from cloche.app.choose import choose, choose_all
+from cloche.app.desired import DeploymentConfig, Desired
 from cloche.app.local import pack_into
 from cloche.app.project import Project, open_project
 from cloche.app.refusals import check_memory
 from cloche.app.up import note_limits, runtime_folder
-from cloche.app.wish import make_wish
+from cloche.app.wish import make_wish, settle
 from cloche.app.worker import WorkerConfig
 from cloche.control.wish import Wish
 from cloche.core.errors import ConfigError, MissingExtraError, NotFoundError, RefusedError
@@ -63,9 +64,18 @@ def project(packed: Path, short: Path) -> Iterator[Project]:
         yield project
 
 
-def wish_of(project: Project, model: str | None = "churn", **options: Any) -> dict[str, Any]:
+def planned(project: Project, model: str | None = "churn", **options: Any) -> tuple[dict[str, Any], Desired]:
     chosen = choose_all(project) if model is None else [choose(project, model)]
-    return make_wish(project, chosen, runtime_folder(project.settings), **options)
+    return make_wish(project, settle(project, chosen, "tests"), runtime_folder(project.settings), **options)
+
+
+def wish_of(project: Project, model: str | None = "churn", **options: Any) -> dict[str, Any]:
+    return planned(project, model, **options)[0]
+
+
+def served_of(project: Project, model: str | None = "churn", **options: Any) -> DeploymentConfig:
+    (one,) = planned(project, model, **options)[1].deployments
+    return one.stable
 
 
 def worker_of(wish: dict[str, Any]) -> WorkerConfig:
@@ -79,9 +89,10 @@ def test_the_wish_is_one_that_the_supervisor_and_the_worker_read(project: Projec
     assert [(group.kind, group.size) for group in parsed.groups] == [
         ("host", 0),
         ("worker", project.settings.serve.workers),
+        ("controller", 1),
     ]
     worker = worker_of(wish)
-    (one,) = worker.deployments
+    one = served_of(project)
     assert (one.deployment, one.ref, worker.loopback) == ("churn", "churn:1", True)
     assert worker.trusted == tuple(project.trusted())
     assert not one.keys_required
@@ -185,7 +196,7 @@ def test_a_described_deployment_brings_its_options(packed: Path, short: Path, tm
     )
     with open_project(config=config) as project:
         for model in (None, "churn:1"):
-            (worker,) = worker_of(wish_of(project, model)).deployments
+            worker = served_of(project, model)
             assert worker.deadline_s == 0.08
             assert worker.on_invalid == "reject"
             assert worker.cache is not None
@@ -246,7 +257,7 @@ def test_a_bundle_with_one_byte_changed_is_not_served(project: Project, name: st
     try:
         file.write_bytes(packed[:-1] + bytes([packed[-1] ^ 1]))
         with pytest.raises(RefusedError, match=name) as caught:
-            make_wish(project, [chosen], runtime_folder(project.settings))
+            make_wish(project, settle(project, [chosen], "tests"), runtime_folder(project.settings))
         assert caught.value.code == "CL-E404"
     finally:
         file.write_bytes(packed)
@@ -263,10 +274,11 @@ def test_code_runs_only_where_it_is_allowed(short: Path, tmp_path: Path) -> None
         assert project.registry.models() == ()
     with open_project(tmp_path, overrides={"serve.allow_code": True}) as project:
         wish = wish_of(project, f"{source}:Longest")
-        assert wish_of(project, f"{source}:Longest")["digest"] == wish["digest"]
-    hosts, workers = Wish.parse(wish).groups
+        again, desired = planned(project, f"{source}:Longest")
+        assert again["digest"] == wish["digest"]
+    hosts, *_ = Wish.parse(wish).groups
     assert hosts.size == 2
-    assert [config["socket"] for config in hosts.config] == list(workers.config[0]["deployments"][0]["hosts"])
+    assert [config["socket"] for config in hosts.config] == list(desired.deployments[0].stable.hosts)
     assert "sandbox    none: the model's code may do whatever you may\n" in wish["banner"]
     with open_project(tmp_path) as project, pytest.raises(RefusedError) as caught:
         wish_of(project, "longest")
@@ -283,16 +295,16 @@ def test_beyond_loopback_keys_and_tls_elsewhere_are_needed(packed: Path, short: 
             wish_of(project, tls_elsewhere=True)
         assert caught.value.code == "CL-E409"
         Keys(project.store).create("mobile")
-        worker = worker_of(wish_of(project, tls_elsewhere=True))
+        wish, desired = planned(project, tls_elsewhere=True)
         Keys(project.store).revoke("mobile")
-    assert worker.deployments[0].keys_required
-    assert not worker.loopback
+    assert desired.deployments[0].stable.keys_required
+    assert not worker_of(wish).loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_neither(packed: Path, short: Path, host: str) -> None:
     with open_project(packed, overrides={"serve.host": host}) as project:
-        assert not worker_of(wish_of(project)).deployments[0].keys_required
+        assert not served_of(project).keys_required
 
 
 def test_a_runtime_path_that_no_socket_fits_in_is_said(
@@ -344,7 +356,7 @@ def test_a_device_that_is_not_there_is_told_before_the_start(project: Project) -
     on_gpu = msgspec.structs.replace(chosen, online=msgspec.structs.replace(chosen.online, device="cuda"))
     with pytest.raises(MissingExtraError, match="needs an ONNX Runtime with CUDA"):
         make_wish(project, [on_gpu], runtime_folder(project.settings))
-    assert worker_of(wish_of(project)).deployments[0].device == "cpu"
+    assert served_of(project).device == "cpu"
 
 
 def test_a_worker_loads_nothing_that_only_some_need() -> None:

@@ -31,7 +31,7 @@ from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.server import Server
 from cloche.serving.state import WorkerState
-from cloche.serving.table import Table
+from cloche.serving.table import Served, Table
 
 SIGNATURE = Signature(
     inputs=(
@@ -163,7 +163,7 @@ class Door:
             RateLimiter(board, self.slot, deployment),
         )
         deployed = Deployment(self.live, self.engine, self.batcher, self.counters, deadline_s=deadline_s)
-        table = Table([Predictions(deployed, self.dialects, self.guard)])
+        table = Table([Served(Predictions(deployed, self.dialects, self.guard))])
         self.pages = Pages(table, board, self.state)
         self.app = App(table, self.pages, self.state, max_body=max_body)
         self.server: Server | None = None

@@ -16,7 +16,7 @@ from cloche.core.units import Rate
 from cloche.serving.guard import Policy
 from cloche.serving.http import App
 from cloche.serving.pages import Pages
-from cloche.serving.table import Table
+from cloche.serving.table import Served, Table
 
 Run = Callable[[Any], None]
 NAMES = ("churn", "fraud")
@@ -53,7 +53,7 @@ def several(make_door: Callable[..., Any], board: Board) -> Callable[[], Any]:
             policy=Policy(keys_required=True, loopback=True, limits={"default": Rate(3, 60)}),
             keys=KeyRing([made.record]),
         )
-        table = Table([*fraud.app.table.predictions, *churn.app.table.predictions])
+        table = Table([Served(each) for door in (fraud, churn) for each in door.app.table.predictions])
         fraud.app = App(table, Pages(table, board, fraud.state), fraud.state, max_body=1_000_000)
         fraud.bearer = {"authorization": f"Bearer {made.text}"}
         return fraud

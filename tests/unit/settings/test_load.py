@@ -304,9 +304,9 @@ def test_settings_can_not_be_changed(load: Load) -> None:
         ("[online.Fraud]\nmodel = 'x'", 1, "online.Fraud", "can't be a name of a deployment", "lower-case"),
         ("[online]\nfraud = 'x'", 2, "online.fraud", "this is a table", "write [online.fraud]"),
         (
-            FRAUD + "rollout = 1",
+            FRAUD + "shadow = 1",
             3,
-            "online.fraud.rollout",
+            "online.fraud.shadow",
             "no such setting",
             "known here: access, cache, deadline",
         ),

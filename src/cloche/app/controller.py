@@ -1,0 +1,194 @@
+"""The controller, wired: `python -m cloche.app.controller FD` is what the supervisor starts.
+
+It hands what the store says to the workers of this machine, and takes rollouts from stable to candidate.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from cloche.app.describe import Machine, Shelf, alias_of, policy_of, strategy_of
+from cloche.app.desired import write_desired
+from cloche.app.refusals import check_code, check_device, check_memory
+from cloche.app.trial import ProcessProof, TrialTask
+from cloche.control.fleet import Fleet
+from cloche.control.rollouts import CLOCHE, Plan, Proof, Rollouts, begin
+from cloche.control.watch import Watch
+from cloche.core.errors import ClocheError
+from cloche.core.machine import free_memory
+from cloche.core.member import Member
+from cloche.monitoring import log
+from cloche.store.database import Store
+from cloche.store.deployments import DeploymentRow, Deployments
+from cloche.store.machines import LEASE_S, Lease, Machines
+
+#: How often the store is asked whether anything changed; workers look at the file as often again.
+POLL_S = 0.1
+_log = logging.getLogger("cloche.controller")
+
+
+class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A ControllerConfig is what `cloche up` hands to the controller; workers follow the file `desired`."""
+
+    machine: Machine
+    desired: str
+
+
+class _Refused:
+    """A proof that failed before it began."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def outcome(self) -> str | None:
+        return self._words
+
+    def close(self) -> None:
+        pass
+
+
+class Controller:
+    """A Controller makes what is served match what the store says; `turn` is one look."""
+
+    def __init__(self, config: ControllerConfig, store: Store, member: Member) -> None:
+        self._store = store
+        self._shelf = Shelf(config.machine, store)
+        self._machine = config.machine
+        self._file = Path(config.desired)
+        self._online = {one.name: one for one in config.machine.online}
+        # who shares a database may not be alone
+        self._lease = Lease(store, config.machine.id) if store.is_shared else None
+        watch = Watch(member.board, self._file.parent)
+        machines = Machines(store, config.machine.id) if store.is_shared else None
+        self._fleet = Fleet(watch, config.machine.id, machines)
+        self._deployments = Deployments(store, self._lease)
+        self._rollouts = Rollouts(store, self._fleet, lease=self._lease, plan=self._plan, prove=self._prove)
+        self._leads = self._lease is None
+        self._asked = float("-inf")
+        self._seen: int | None = None
+        self._followed: int | None = None
+        self._rows: dict[str, DeploymentRow] = {}
+
+    def turn(self) -> None:
+        """Take over what changed, and, as the leader, go on with what is under way. Raises ClocheError."""
+        revision = self._store.revision()
+        if revision != self._seen:
+            rows = self._shelf.deployments.list()
+            self._rows = {row.name: row for row in rows if row.name in self._online}
+            desired = self._shelf.desired()
+            write_desired(desired, self._file)
+            self._seen = desired.revision
+        going = [row for row in self._rows.values() if row.rollout is not None]
+        self._fleet.exchange(
+            ((row, self._deployments.rollout(row.rollout)) for row in going if row.rollout is not None), revision
+        )
+        if not self._is_leader():
+            self._rollouts.close()
+            return
+        if revision != self._followed:
+            self._follow_aliases()
+            self._followed = revision
+        self._cool()
+        self._rollouts.turn(self._rows)
+
+    def close(self) -> None:
+        self._rollouts.close()
+        if self._lease is not None:
+            self._lease.give_up()
+
+    def _is_leader(self) -> bool:
+        if self._lease is not None and time.monotonic() - self._asked > LEASE_S / 4:
+            leads = self._lease.take()
+            if leads and not self._leads:
+                _log.info("this machine's controller leads", extra={"action": "leads"})
+            self._leads, self._asked = leads, time.monotonic()
+        return self._leads
+
+    def _follow_aliases(self) -> None:
+        """An alias that was moved by hand, and by which a deployment was asked for, begins a rollout."""
+        for row in self._rows.values():
+            alias = alias_of(row.asked)
+            if alias is None or row.rollout is not None:
+                continue
+            version = self._shelf.registry.aliases(row.model).get(alias, row.resolved)
+            if version == row.resolved:
+                continue
+            self._deployments.follow(row.name, version)
+            if version == row.stable:
+                continue
+            why = f"{row.model}@{alias} was moved to version {version}"
+            strategy = strategy_of(self._online[row.name])
+            try:
+                begin(self._deployments, row.name, version, strategy, self._store.now(), CLOCHE, why)
+            except ClocheError as error:
+                _log.warning("%s, but: %s", why, error.message, extra={"action": "alias_not_followed"})
+
+    def _cool(self) -> None:
+        now = self._store.now()
+        for row in self._rows.values():
+            if row.warm_until is not None and row.warm_until <= now:
+                self._deployments.cool(row.name)
+
+    def _plan(self, row: DeploymentRow) -> Plan:
+        online = self._online[row.name]
+        return Plan(
+            policy=policy_of(online, shares=self._machine.workers + 1),
+            warm_s=online.rollout.keep_previous_warm_s,
+            alias=alias_of(row.asked),
+        )
+
+    def _prove(self, row: DeploymentRow, number: int) -> Proof:
+        online, machine = self._online[row.name], self._machine
+        try:
+            version = self._shelf.described(online, row.model, number)
+            bundle = self._shelf.bundle(self._shelf.version(row.model, number))
+            check_code(bundle, allowed=machine.allow_code)
+            check_device(bundle, online.device)
+            check_memory([bundle], machine.workers, free_memory())
+        except ClocheError as error:
+            return _Refused(error.message)
+        trusted = tuple(sorted(self._shelf.trusted()))
+        task = TrialTask(version=version, trusted=trusted, timeout_s=machine.load_timeout_s)
+        return ProcessProof(task, self._file.parent)
+
+
+def main() -> None:
+    member = Member.from_fd(int(sys.argv[1]))
+    logs = log.start(sys.stderr, colour=member.colour)
+    stop = threading.Event()
+    member.on_drain(stop.set)
+    try:
+        config = msgspec.convert(member.config, ControllerConfig)
+        with Store(config.machine.database) as store:
+            controller = Controller(config, store, member)
+            member.ready()
+            _run(controller, stop)
+            controller.close()
+    except ClocheError as error:
+        sys.exit(member.fail(error))
+    logs.stop()
+
+
+def _run(controller: Controller, stop: threading.Event) -> None:
+    """One look after the other until told to stop; what can't be done is said once, and tried again."""
+    said = ""
+    while not stop.wait(POLL_S):
+        try:
+            controller.turn()
+        except ClocheError as error:
+            if error.message != said:
+                _log.error("%s", error.message, extra={"action": "controller_waits", "code": error.code})
+            said = error.message
+            stop.wait(1.0)
+        else:
+            said = ""
+
+
+if __name__ == "__main__":
+    main()

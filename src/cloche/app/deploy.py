@@ -1,0 +1,144 @@
+"""What a person does to deployments: send a version out, take it back. The store tells the controller."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cloche.app.describe import alias_of, strategy_of
+from cloche.app.project import Project
+from cloche.app.refusals import check_code, check_device
+from cloche.app.up import runtime_folder
+from cloche.bundle.compatible import breaks
+from cloche.control import lock
+from cloche.control.rollouts import begin
+from cloche.core.errors import BusyError, ConfigError, ConflictError, NotFoundError, RefusedError
+from cloche.core.platform import whoami
+from cloche.rollout.machine import Command
+from cloche.rollout.strategy import Strategy
+from cloche.settings import Online, default_online
+from cloche.store.deployments import DeploymentRow, Deployments
+
+
+class Deployed(msgspec.Struct, frozen=True, kw_only=True):
+    """A Deployed is a rollout that was begun; `breaks` are what callers of the stable version must change."""
+
+    deployment: str
+    rollout: int
+    stable: str
+    candidate: str
+    strategy: Strategy
+    breaks: tuple[str, ...]
+
+
+def deploy(
+    project: Project,
+    reference: str,
+    *,
+    deployment: str | None = None,
+    strategy: str | None = None,
+    steps: str | None = None,
+    breaking: bool = False,
+) -> Deployed:
+    """Begin to send a version out; the controller takes it from there.
+
+    `strategy` and `steps` (see `describe.strategy_of`) are the deployment's own where none are given. With
+    `breaking` a version goes out although callers must change something. Raises NotFoundError, RefusedError
+    (CL-E413 taken back before, CL-E414 breaks callers), ConflictError CL-E505, BusyError CL-E605 where nothing is
+    served.
+    """
+    version = project.registry.resolve(reference)
+    row = find_deployment(project, version.model, deployment)
+    online = online_of(project, row)
+    candidate = project.open_version(version)
+    candidate.verify()
+    check_code(candidate, allowed=project.settings.serve.allow_code)
+    check_device(candidate, online.device)
+    stable = project.registry.resolve(f"{row.model}:{row.stable}")
+    broken = breaks(project.open_version(stable).signature, candidate.signature)
+    if broken and not breaking:
+        raise RefusedError(
+            f"{version} would break who calls {stable} now: {'; '.join(broken)}",
+            code="CL-E414",
+            hint="if callers know of it, add --breaking; or serve it beside, under a name of its own",
+        )
+    check_served(project)
+    chosen = strategy_of(online, strategy, steps)
+    store = project.store
+    number = begin(Deployments(store), row.name, version.version, chosen, store.now(), whoami(), "")
+    return Deployed(
+        deployment=row.name,
+        rollout=number,
+        stable=str(stable),
+        candidate=str(version),
+        strategy=chosen,
+        breaks=broken,
+    )
+
+
+def order(project: Project, name: str | None, command: Command) -> DeploymentRow:
+    """Tell the controller what to do with the rollout of a deployment (the only one, where none is named)."""
+    row = find_deployment(project, None, name)
+    check_served(project)
+    Deployments(project.store).order(row.name, command.value, whoami())
+    return row
+
+
+def roll_back(project: Project, name: str | None, version: int | None, why: str) -> DeploymentRow:
+    """Back to the version before, or to `version`, at once; the one that had the traffic is blocked.
+
+    Where a rollout is under way its candidate is taken off. Works on the store alone, whatever runs. Raises
+    NotFoundError, ConflictError CL-E505 where there is no version to go back to.
+    """
+    row = find_deployment(project, None, name)
+    deployments = Deployments(project.store)
+    if version is None:
+        version = row.stable if row.rollout is not None else row.previous or deployments.before(row)
+    if version is None:
+        raise ConflictError(
+            f"{row.name} has had no version before {row.model}:{row.stable}",
+            code="CL-E505",
+            hint=f"name one: cloche rollback {row.name} 2; there are those of  cloche models ls {row.model}",
+        )
+    target = project.registry.resolve(f"{row.model}:{version}")
+    project.open_version(target).verify()
+    return deployments.roll_back(row.name, target.version, whoami(), why, alias=alias_of(row.asked))
+
+
+def find_deployment(project: Project, model: str | None, name: str | None) -> DeploymentRow:
+    """The deployment of this name, else the only one (of a model, where one is given)."""
+    deployments = Deployments(project.store)
+    if name is not None:
+        row = deployments.get(name)
+        if model is not None and row.model != model:
+            raise ConflictError(
+                f"{name} answers with {row.model}, not with {model}",
+                code="CL-E505",
+                hint="name another deployment",
+            )
+        return row
+    rows = [row for row in deployments.list() if model is None or row.model == model]
+    if not rows:
+        what = f"no deployment answers with {model}" if model is not None else "nothing was ever served here"
+        raise NotFoundError(what, code="CL-E302", hint=f"serve it first: cloche up {model or 'fraud'}")
+    if len(rows) > 1:
+        names = ", ".join(row.name for row in rows)
+        hint = "add --deployment NAME" if model is not None else "name one"
+        raise ConfigError(f"there are several deployments: {names}", code="CL-E203", hint=hint)
+    return rows[0]
+
+
+def online_of(project: Project, row: DeploymentRow) -> Online:
+    """How a deployment is run, by its table in cloche.toml, else by the defaults."""
+    described = next((one for one in project.settings.online if one.name == row.name), None)
+    return described or default_online(row.name, f"{row.model}:{row.stable}")
+
+
+def check_served(project: Project) -> None:
+    """BusyError CL-E605 where no `cloche up` serves this data folder."""
+    try:
+        lock.check_free(runtime_folder(project.settings))
+    except ConflictError:
+        return
+    except OSError:
+        pass
+    raise BusyError("nothing is served here", code="CL-E605", hint="start it first: cloche up")

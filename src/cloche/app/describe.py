@@ -1,0 +1,187 @@
+"""From the store's rows and the settings of each deployment to what the workers of this machine are to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from cloche.app.desired import CacheConfig, DeploymentConfig, Desired, Trial, Wished
+from cloche.app.features import FeaturesConfig, describe_features
+from cloche.bundle.bundle import Bundle
+from cloche.core.errors import ClocheError, ConfigError, NotFoundError
+from cloche.core.reference import LATEST, Reference, parse_reference
+from cloche.registry import ModelVersion, Registry
+from cloche.rollout.analysis import Policy
+from cloche.rollout.strategy import Strategy, blue_green, canary, now
+from cloche.settings import Online
+from cloche.store.blobs import BundleFolder
+from cloche.store.database import Store
+from cloche.store.deployments import DeploymentRow, Deployments
+from cloche.store.trust import TrustedKeys
+
+#: The share of bad answers above which a candidate is taken off where no objective was set: once it has all of the
+#: traffic there is no stable version beside it to compare with.
+_NOBODY_WANTS = 0.1
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A Machine is how this machine serves what the store says; `hosts` are sockets by the digest they run."""
+
+    #: Tells it from others that share its database.
+    id: str
+    database: str
+    bundles: str
+    online: tuple[Online, ...]
+    loopback: bool
+    workers: int
+    allow_code: bool = False
+    load_timeout_s: float = 300.0
+    hosts: dict[str, list[str]] = {}
+
+
+class Shelf:
+    """A Shelf is a store with its bundles, opened: what `Machine` names."""
+
+    def __init__(self, machine: Machine, store: Store) -> None:
+        self.machine = machine
+        self.store = store
+        self.registry = Registry(store, BundleFolder(Path(machine.bundles)))
+        self.deployments = Deployments(store)
+        #: By digest and name: a look at a bundle, and at a table that inputs are read from, is not free.
+        self._features: dict[tuple[str, str], FeaturesConfig | None] = {}
+
+    def trusted(self) -> frozenset[str]:
+        return frozenset(TrustedKeys(self.store).public_keys())
+
+    def version(self, model: str, number: int) -> ModelVersion:
+        return self.registry.resolve(Reference(model=model, version=number))
+
+    def bundle(self, version: ModelVersion) -> Bundle:
+        found = Bundle.open(self.registry.folder.path(version.digest), self.trusted(), digest=version.digest)
+        found.reference = str(version)
+        return found
+
+    def desired(self) -> Desired:
+        """What is to be served now. Raises NotFoundError where the store has lost a deployment or a bundle."""
+        revision = self.store.revision()  # first: what changes meanwhile is looked at again
+        rows = {row.name: row for row in self.deployments.list()}
+        missing = [one.name for one in self.machine.online if one.name not in rows]
+        if missing:
+            raise NotFoundError(f"the store has no deployment {missing[0]!r} any more", code="CL-E302")
+        wished = tuple(self._wished(one, rows[one.name]) for one in self.machine.online)
+        return Desired(revision=revision, deployments=wished)
+
+    def _wished(self, online: Online, row: DeploymentRow) -> Wished:
+        trial = None
+        if row.candidate is not None and row.rollout is not None:
+            trial = Trial(
+                candidate=self.described(online, row.model, row.candidate),
+                rollout=row.rollout,
+                weight=row.weight,
+                # each worker has its share of the chance to be wrong, and so has the controller
+                policy=policy_of(online, shares=self.machine.workers + 1),
+                slow_s=slow_s(online),
+                sticky=online.rollout.sticky,
+            )
+        return Wished(
+            stable=self.described(online, row.model, row.stable),
+            trial=trial,
+            previous=None if row.previous is None else self.described(online, row.model, row.previous),
+        )
+
+    def described(self, online: Online, model: str, number: int) -> DeploymentConfig:
+        version = self.version(model, number)
+        key = (version.digest, online.name)
+        if key not in self._features:
+            self._features[key] = features_of(online, self.bundle(version))
+        aliases = self.registry.aliases(model)
+        keys_required = online.access.keys or not self.machine.loopback
+        return describe_deployment(
+            online,
+            version,
+            self.registry.folder.path(version.digest),
+            aliases=[name for name, target in aliases.items() if target == number],
+            features=self._features[key],
+            keys_required=keys_required,
+            hosts=self.machine.hosts.get(version.digest, ()),
+        )
+
+
+def describe_deployment(
+    online: Online,
+    version: ModelVersion,
+    bundle: Path,
+    *,
+    aliases: Sequence[str],
+    features: FeaturesConfig | None,
+    keys_required: bool,
+    hosts: Sequence[str] = (),
+) -> DeploymentConfig:
+    """What a process is told of a deployment and a version of it."""
+    return DeploymentConfig(
+        deployment=online.name,
+        model=version.model,
+        version=version.version,
+        digest=version.digest,
+        bundle=str(bundle),
+        deadline_s=online.deadline_s,
+        cache=None if online.cache is None else CacheConfig(online.cache.size, online.cache.ttl_s),
+        on_invalid=online.on_invalid,
+        device=online.device,
+        keys_required=keys_required,
+        limits=dict(online.access.limits),
+        hosts=tuple(hosts),
+        aliases=tuple(aliases),
+        features=features,
+    )
+
+
+def features_of(online: Online, bundle: Bundle) -> FeaturesConfig | None:
+    """What is read for the caller, where something is; looks at the table. Raises as `describe_features`."""
+    return None if online.features is None else describe_features(online.features, bundle.signature)
+
+
+def strategy_of(online: Online, name: str | None = None, steps: str | None = None) -> Strategy:
+    """How a version of a deployment gets the traffic: as it is set, unless a strategy or steps are named.
+
+    `name` is canary, blue-green or now; `steps` are a canary's, as in "5% for 10m, 100%". ConfigError where they
+    contradict each other.
+    """
+    plan = online.rollout
+    name = name or ("canary" if steps is not None else plan.strategy)
+    if steps is not None and name != "canary":
+        raise ConfigError(f"{name} has no steps", hint="leave the steps out, or use the strategy canary")
+    if name == "now":
+        return now()
+    if name == "blue-green":
+        return msgspec.structs.replace(blue_green(), bake_s=plan.bake_s)
+    if name != "canary":
+        raise ConfigError(f"there is no strategy {name!r}", hint="canary or blue-green")
+    texts = plan.steps if steps is None else [step.strip() for step in steps.split(",")]
+    return msgspec.structs.replace(canary(texts), ramp_s=plan.ramp_s, bake_s=plan.bake_s)
+
+
+def policy_of(online: Online, *, shares: int) -> Policy:
+    """How sure one of so many judges must be."""
+    policy = Policy(margin=online.rollout.margin)
+    objective = online.objectives.error_rate or _NOBODY_WANTS
+    if online.objectives.p99_s is not None:
+        objective += 0.01  # that many answers may be slower
+    return msgspec.structs.replace(policy, alpha=policy.alpha / shares, objective=objective)
+
+
+def slow_s(online: Online) -> float:
+    """Seconds from which on an answer is a bad one."""
+    p99_s = online.objectives.p99_s
+    return online.deadline_s if p99_s is None else min(p99_s, online.deadline_s)
+
+
+def alias_of(asked: str) -> str | None:
+    """The alias in what was asked for, where there is one that can be moved."""
+    try:
+        alias = parse_reference(asked).alias
+    except ClocheError:  # a file
+        return None
+    return None if alias == LATEST else alias

@@ -1,0 +1,234 @@
+"""Rollouts as they are driven: what was seen goes to `rollout.machine.advance`, what follows goes to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from cloche.control.fleet import Fleet, Sight
+from cloche.control.watch import Counts
+from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.machine import Command, Phase, Rollout, Seen, advance, weight
+from cloche.rollout.strategy import Strategy
+from cloche.store.database import Store
+from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
+from cloche.store.machines import Lease
+
+#: In the history, who did what nobody asked for.
+CLOCHE = "cloche"
+#: How often what was answered is looked at.
+TICK_S = 1.0
+
+
+class Proof(Protocol):
+    """A Proof is the first load of a version, in a process that is thrown away."""
+
+    def outcome(self) -> str | None:
+        """None while it goes on, "" when all went well, else why it did not."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A Plan is what a rollout of a deployment goes by: how it is judged, and what a promotion does."""
+
+    policy: Policy
+    warm_s: float
+    #: The alias by which the deployment was asked for; a promotion moves it.
+    alias: str | None
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Known is the evidence of a rollout, and what each machine had seen of it by then."""
+
+    evidence: Evidence = Evidence()
+    counts: Mapping[str, Counts] = {}
+    deaths: Mapping[str, int] = {}
+
+
+class Passage:
+    """A Passage is one rollout that is driven by this process."""
+
+    def __init__(self, row: RolloutRow, proof: Proof | None) -> None:
+        self.row = row
+        self.rollout = msgspec.convert(row.state, Rollout)
+        self.known = Known() if row.evidence is None else msgspec.convert(row.evidence, Known)
+        self.proof = proof
+        self.ticked = float("-inf")
+        self.crashed: str | None = None
+        #: What each machine sees of it, at the last look.
+        self.sights: Mapping[str, Sight] = {}
+
+
+class Rollouts:
+    """A Rollouts drives every rollout of this machine's deployments; call `turn` several times a second.
+
+    `plan` says how a deployment's is judged, `prove` begins the first load of a version.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        *,
+        lease: Lease | None,
+        plan: Callable[[DeploymentRow], Plan],
+        prove: Callable[[DeploymentRow, int], Proof],
+    ) -> None:
+        self._store = store
+        self._deployments = Deployments(store, lease)
+        self._fleet = fleet
+        self._plan = plan
+        self._prove = prove
+        self._passages: dict[int, Passage] = {}
+
+    def turn(self, rows: Mapping[str, DeploymentRow]) -> None:
+        """Take every rollout on as far as it can go by now."""
+        under_way = {row.rollout: row for row in rows.values() if row.rollout is not None}
+        for number in [number for number in self._passages if number not in under_way]:
+            self._drop(number)
+        for number, row in under_way.items():
+            self._go_on(number, row)
+
+    def close(self) -> None:
+        """Leave them as they are; whoever leads next goes on from what is written down."""
+        for number in list(self._passages):
+            self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        passage = self._passages.pop(number)
+        if passage.proof is not None:
+            passage.proof.close()
+
+    def _go_on(self, number: int, row: DeploymentRow) -> None:
+        passage = self._passages.get(number)
+        if passage is None:
+            stored = self._deployments.rollout(number)
+            proof = self._prove(row, stored.candidate) if row.candidate is None else None
+            passage = self._passages[number] = Passage(stored, proof)
+        plan = self._plan(row)
+        now = self._store.now()
+        ticks = now - passage.ticked >= TICK_S
+        trips = self._fleet.has_tripped(number)
+        if ticks or trips:
+            passage.sights = self._fleet.sights(row, passage.row)
+            self._observe(passage, plan, now)
+        broken = self._broken(passage, row)
+        stored = self._deployments.rollout(number)
+        seen = Seen(
+            now=now,
+            assessment=assess(passage.known.evidence, plan.policy),
+            is_ready=row.candidate is not None and self._fleet.are_at(row.revision),
+            broken=broken,
+            tripped=passage.crashed or (self._harm(passage) if trips else None),
+            command=None if stored.command is None else Command(stored.command),
+        )
+        fresh = advance(passage.rollout, seen)
+        self._settle(passage, row, stored, fresh, plan, seen)
+
+    def _observe(self, passage: Passage, plan: Plan, now: float) -> None:
+        """Take in what was answered since the last look."""
+        row, known = passage.row, passage.known
+        seconds = max(0.0, min(now - passage.ticked, 10 * TICK_S))
+        passage.ticked = now
+        fresh = [
+            sight.counts.since(known.counts[name])
+            for name, sight in passage.sights.items()
+            if name in known.counts  # of one that is new, what it had counted before is not of this rollout
+        ]
+        candidate = sum(one.candidate for one in fresh)
+        tick = Tick(
+            seconds=seconds if candidate else 0.0,
+            candidate=candidate,
+            candidate_bad=sum(one.candidate_bad for one in fresh),
+            stable=sum(one.stable for one in fresh),
+            stable_bad=sum(one.stable_bad for one in fresh),
+        )
+        evidence = observe(known.evidence, tick, plan.policy)
+        deaths = {name: sight.deaths for name, sight in passage.sights.items()}
+        if any(count > known.deaths.get(name, count) for name, count in deaths.items()):
+            passage.crashed = f"a process ended while it ran {row.model}:{row.candidate}"
+        counts = {name: sight.counts for name, sight in passage.sights.items()}
+        passage.known = Known(evidence, {**known.counts, **counts}, {**known.deaths, **deaths})
+
+    def _broken(self, passage: Passage, row: DeploymentRow) -> str | None:
+        """Why the candidate can't be loaded; where its first load went well, it is let into the workers."""
+        if passage.proof is not None:
+            outcome = passage.proof.outcome()
+            if outcome is None:
+                return None
+            passage.proof.close()
+            passage.proof = None
+            if outcome:
+                return outcome
+            self._deployments.admit(row.name, passage.row.id)
+            return None
+        return next((sight.trouble for sight in passage.sights.values() if sight.trouble), None)
+
+    def _harm(self, passage: Passage) -> str:
+        row, evidence = passage.row, passage.known.evidence
+        words = f"{row.model}:{row.candidate} harms: {_arms(row, evidence)}"
+        usual = next((sight.usual_error for sight in passage.sights.values() if sight.usual_error), None)
+        return words if usual is None else f"{words}; most often: {usual}"
+
+    def _settle(
+        self, passage: Passage, row: DeploymentRow, stored: RolloutRow, fresh: Rollout, plan: Plan, seen: Seen
+    ) -> None:
+        who = stored.commander if stored.command is not None and stored.commander else CLOCHE
+        number, old = passage.row.id, passage.rollout
+        if fresh.phase is Phase.ABORTED:
+            harmed = seen.tripped is not None or seen.assessment.verdict is Verdict.FAILED
+            by_hand = seen.command is Command.ABORT
+            why = fresh.why if by_hand or seen.tripped or seen.broken else self._harm(passage)
+            self._keep(passage, fresh, stored)
+            self._deployments.abort(
+                row.name, number, who if by_hand else CLOCHE, why, block=harmed and not by_hand
+            )
+        elif fresh.phase is Phase.SUCCEEDED:
+            self._keep(passage, fresh, stored)
+            why = f"{fresh.why}: {_arms(passage.row, passage.known.evidence)}"
+            self._deployments.promote(row.name, number, who, why, alias=plan.alias, warm_s=plan.warm_s)
+        else:
+            share = weight(fresh, seen.now)
+            moved = fresh.phase is not old.phase or fresh.step != old.step
+            if row.candidate is not None and (share != row.weight or moved):
+                told = _step(fresh) if moved else None
+                self._deployments.shift(row.name, number, share, who, told)
+            elif fresh.paused != old.paused:
+                action = "paused" if fresh.paused else "resumed"
+                self._deployments.note(row.name, number, who, action, passage.row.candidate, fresh.why)
+            if fresh != old or stored.command is not None or passage.ticked == seen.now:
+                self._keep(passage, fresh, stored)
+
+    def _keep(self, passage: Passage, fresh: Rollout, stored: RolloutRow) -> None:
+        passage.rollout = fresh
+        state: Any = msgspec.to_builtins(fresh)
+        self._deployments.keep(stored.id, state, msgspec.to_builtins(passage.known), stored.command)
+
+
+def begin(
+    deployments: Deployments, name: str, version: int, strategy: Strategy, now: float, who: str, why: str
+) -> int:
+    """Begin a rollout and return its number. Raises as `Deployments.begin`."""
+    steps = " → ".join(f"{step.weight / 100:g} %" for step in strategy.steps)
+    plan: Any = msgspec.to_builtins(Rollout(strategy=strategy, entered=now))
+    words = f"{strategy.name}: {steps}"
+    return deployments.begin(name, version, plan, who, f"{words}; {why}" if why else words)
+
+
+def _step(rollout: Rollout) -> str:
+    share = rollout.strategy.steps[rollout.step].weight / 100
+    goal = f"on to {share:g} %" if rollout.phase is Phase.STEPPING else f"{rollout.phase.value} at {share:g} %"
+    return f"{goal}: {rollout.why}"
+
+
+def _arms(row: RolloutRow, evidence: Evidence) -> str:
+    """`6 of 21 requests to fraud:4 went wrong, 0 of 402 to fraud:3 in the same time`."""
+    mine = (
+        f"{evidence.candidate_bad:,} of {evidence.candidate:,} requests to {row.model}:{row.candidate} went wrong"
+    )
+    theirs = f"{evidence.stable_bad:,} of {evidence.stable:,} to {row.model}:{row.stable} in the same time"
+    return f"{mine}, {theirs}"

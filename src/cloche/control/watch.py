@@ -1,0 +1,102 @@
+"""What the processes of this machine say of the versions that they serve: the board, read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from cloche.core.board import BLAMED, Board, Head, Role, State, series_hash
+from cloche.core.codes import CODES
+from cloche.serving.split import ARMS
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Counts is what both arms of a rollout were asked, and what became bad of it, ever."""
+
+    candidate: int = 0
+    candidate_bad: int = 0
+    stable: int = 0
+    stable_bad: int = 0
+
+    def since(self, before: Counts) -> Counts:
+        """What came on top; all of it, where the board is a new one and counts from nothing."""
+        now, then = msgspec.structs.astuple(self), msgspec.structs.astuple(before)
+        if any(new < old for new, old in zip(now, then, strict=True)):
+            return self
+        return Counts(*(new - old for new, old in zip(now, then, strict=True)))
+
+
+class Watch:
+    """A Watch reads the board of a machine; `folder` is where its workers say what they can't load."""
+
+    def __init__(self, board: Board, folder: Path) -> None:
+        self._board = board
+        self._folder = folder
+
+    def workers(self) -> list[int]:
+        """The slots of workers that serve."""
+        board = self._board
+        return [
+            slot
+            for slot in board.heads(Role.WORKER)
+            if board.head(slot, Head.STATE) == State.READY and board.is_beating(slot)
+        ]
+
+    def are_at(self, revision: int) -> bool:
+        """Whether every worker that serves has applied this revision, and there is one."""
+        workers = self.workers()
+        return bool(workers) and all(self._board.head(slot, Head.REVISION) >= revision for slot in workers)
+
+    def applied(self, most: int) -> int:
+        """The revision that every worker that serves has applied, `most` where there is none."""
+        return min((self._board.head(slot, Head.REVISION) for slot in self.workers()), default=most)
+
+    def how_many_at(self, revision: int) -> int:
+        """How many workers that serve have applied this revision."""
+        return sum(self._board.head(slot, Head.REVISION) >= revision for slot in self.workers())
+
+    def trouble(self, revision: int) -> str | None:
+        """Why a worker can't apply what is desired since this revision, where one can't."""
+        for slot in self.workers():
+            with contextlib.suppress(OSError, ValueError):
+                told = json.loads((self._folder / f"trouble-{slot}.json").read_text())
+                if told["revision"] >= revision > self._board.head(slot, Head.REVISION):
+                    return str(told["words"])
+        return None
+
+    def has_tripped(self, rollout: int) -> bool:
+        """Whether a worker has taken its requests off the candidate."""
+        return any(self._board.head(slot, Head.TRIPPED) == rollout for slot in self.workers())
+
+    def deaths(self, deployment: str, version: int) -> int:
+        """How many processes ended while they ran or loaded a version, ever."""
+        blamed = series_hash({"deployment": deployment, "version": str(version)})
+        return self._board.sums().get(series_hash({"name": BLAMED, "executing": str(blamed)}), 0)
+
+    def counts(self, deployment: str, stable: int, candidate: int) -> Counts:
+        sums = self._board.sums()
+
+        def arm(version: int, name: str) -> tuple[int, int]:
+            labels = {"name": ARMS, "deployment": deployment, "version": str(version), "arm": name}
+            good, bad = (sums.get(series_hash({**labels, "outcome": outcome}), 0) for outcome in ("good", "bad"))
+            return good + bad, bad
+
+        return Counts(*arm(candidate, "candidate"), *arm(stable, "stable"))
+
+    def usual_error(self, deployment: str, version: int) -> str | None:
+        """What a version's requests fail with most often, in words."""
+        reasons: Counter[str] = Counter()
+        for labels, value in self._board.labelled():
+            if (labels.get("name"), labels.get("deployment"), labels.get("version")) == (
+                "cloche_errors_total", deployment, str(version),
+            ):  # fmt: skip
+                reasons[labels["reason"]] += value
+        failed = [(reason, count) for reason, count in reasons.most_common() if reason >= "CL-E6"]
+        if not failed:
+            return None
+        code = failed[0][0]
+        return f"{CODES[code][0]} ({code})" if code in CODES else code

@@ -1,0 +1,104 @@
+"""How a deployment's requests are split between stable and candidate in one worker, and the guard over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from cloche.core.board import Head, Slot
+from cloche.core.ids import PredictionIds
+from cloche.core.routing import choose
+from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
+
+#: What was answered, by whom it had been assigned to; `outcome` is good or bad.
+ARMS = "cloche_rollout_requests_total"
+
+
+class Arm:
+    """An Arm is one version's part of a split: it counts what becomes of what was assigned to it.
+
+    Bad are answers of 500 and above, those of a caller who had waited longer than `slow_s` when it went away, and
+    answers slower than that. Answers out of the cache and refusals of what was sent are neither good nor bad.
+    """
+
+    __slots__ = ("_cells", "_on_bad", "_places", "_slow_s")
+
+    def __init__(
+        self, slot: Slot, labels: Mapping[str, str], slow_s: float, on_bad: Callable[[], None] | None = None
+    ) -> None:
+        self._cells = slot.cells
+        self._places = [slot.series(name=ARMS, outcome=outcome, **labels) for outcome in ("good", "bad")]
+        self._slow_s = slow_s
+        self._on_bad = on_bad
+
+    def count(self, status: int, seconds: float) -> None:
+        if status >= 500 or seconds > self._slow_s:
+            self._cells[self._places[1]] += 1
+            if self._on_bad is not None:
+                self._on_bad()
+        elif status < 400:
+            self._cells[self._places[0]] += 1
+
+    def counts(self) -> tuple[int, int]:
+        """All that were counted, and the bad ones among them, by this slot's processes ever."""
+        good, bad = (self._cells[place] for place in self._places)
+        return good + bad, bad
+
+
+class Split:
+    """A Split sends a share of the requests to the candidate, by the hash of a key that the caller sends.
+
+    Without the key's header it is the request's own id that decides. When the candidate harms, as far as this
+    worker can see (see `rollout.analysis`), its share here falls to nothing at once and `tripped` is true.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        *,
+        deployment: str,
+        stable: int,
+        candidate: int,
+        rollout: int,
+        weight: int,
+        policy: Policy,
+        slow_s: float,
+        sticky: bytes | None = None,
+    ) -> None:
+        self.weight = weight
+        self.tripped = False
+        self._slot = slot
+        self._rollout = rollout
+        self._salt = rollout.to_bytes(8, "big")  # another rollout, others go first
+        self._sticky = sticky
+        self._ids = PredictionIds()
+        self._policy = policy
+        labels = {"deployment": deployment}
+        self.stable = Arm(slot, {**labels, "version": str(stable), "arm": "stable"}, slow_s)
+        named = {**labels, "version": str(candidate), "arm": "candidate"}
+        self.candidate = Arm(slot, named, slow_s, self._on_harm)
+        self._seen = (*self.candidate.counts(), *self.stable.counts())
+        self._evidence = Evidence()
+
+    def takes(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the candidate is to answer."""
+        if self.weight == 0 or self.tripped:
+            return False
+        key = headers.get(self._sticky) if self._sticky is not None else None
+        if key is None:
+            key = headers.get(b"x-request-id")
+        if key is None:
+            key = self._ids.next().encode()
+        return choose(key, self._salt, self.weight)
+
+    def _on_harm(self) -> None:
+        """The candidate gave a bad answer: is it worse than stable?"""
+        if self.tripped:
+            return
+        now = (*self.candidate.counts(), *self.stable.counts())
+        fresh = [count - seen for count, seen in zip(now, self._seen, strict=True)]
+        self._seen = now
+        tick = Tick(seconds=0.0, candidate=fresh[0], candidate_bad=fresh[1], stable=fresh[2], stable_bad=fresh[3])
+        self._evidence = observe(self._evidence, tick, self._policy)
+        if assess(self._evidence, self._policy).verdict is Verdict.FAILED:
+            self.tripped = True
+            self._slot.set(Head.TRIPPED, self._rollout)

@@ -1,0 +1,167 @@
+"""Another version goes out under load: a good one all the way, a bad one back, and nobody's request is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.journeys.releases import Callers, history, release
+from tests.journeys.serving import again, cloche, until, up
+
+CONFIG = """
+[serve]
+workers = 2
+
+[online.toy]
+model = "toy@champion"
+
+[online.toy.rollout]
+margin = "10%"
+ramp = "1s"
+bake = "1s"
+sticky = "x-user-id"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "cloche.toml").write_text(CONFIG)
+    assert release(tmp_path, "good") == 1
+    return tmp_path
+
+
+def standing(folder: Path) -> dict[str, Any]:
+    (item,) = json.loads(cloche(folder, "status", "--json").stdout)["items"]
+    return dict(item)
+
+
+def shares(folder: Path) -> dict[str, float]:
+    return {one["version"]: one["share"] for one in standing(folder)["versions"]}
+
+
+def test_a_good_version_goes_all_the_way(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    with up(folder) as serving, Callers(serving.url, rate=200) as callers:
+        sent = cloche(folder, "deploy", "toy:2", "--steps", "5%, 50%, 100%", "--wait", "--timeout", "2m")
+        assert "promoted" in sent.stdout
+        time.sleep(0.5)
+        assert set(callers.models(time.monotonic() - 0.2)) == {"toy:2"}
+        assert not callers.failed(), callers.failed()[:3]
+        # who was the candidate's once stays with it
+        flipped = 0
+        arm: dict[str, str] = {}
+        for one in sorted(callers.said):
+            flipped += arm.get(one.caller, one.model) > one.model
+            arm[one.caller] = one.model
+        assert flipped == 0
+        told = [(one["action"], one["version"]) for one in history(folder, cloche)]
+        assert told == [("started", 1), ("began", 2), *[("stepped", 2)] * 4, ("promoted", 2)]
+        assert cloche(folder, "models", "show", "toy@champion", "--json").stdout.count('"toy:2"') >= 1
+        # the version before is warm, and a rollback is one row
+        began = time.monotonic()
+        cloche(folder, "rollback", "toy", "--why", "the figures look odd")
+        row = {"x": [0.1, 0.2]}
+        until(lambda: serving.ask("/predict/toy", row).headers["cloche-model"] == "toy:1", "rollback", 5)
+        last = max(one.at for one in callers.said if one.model == "toy:2")
+        assert last - began < 2.0, "the command itself takes most of it"
+        refused = cloche(folder, "deploy", "toy:2", check=False)
+        assert refused.returncode == 4
+        assert "the figures look odd" in refused.stderr
+    assert not callers.failed()
+
+
+def test_one_that_fails_on_some_rows_comes_back_by_itself(folder: Path) -> None:
+    release(folder, "fails", 3.0)
+    with up(folder) as serving, Callers(serving.url, rate=200) as callers:
+        sent = cloche(folder, "deploy", "toy:2", "--steps", "5%, 50%, 100%", "--wait", check=False)
+        assert sent.returncode == 1
+        failed = len(callers.failed())
+        assert 0 < failed < 60
+        until(lambda: shares(folder) == {"toy:1": 100.0}, "stable has all")
+        why = history(folder, cloche)[-1]["why"]
+        assert "requests to toy:2 went wrong, 0 of " in why
+        assert "The model failed (CL-E900)" in why
+        time.sleep(1)
+        assert len(callers.failed()) == failed
+        assert set(callers.models(time.monotonic() - 0.5)) == {"toy:1"}
+        assert cloche(folder, "deploy", "toy:2", check=False).returncode == 4
+        assert "may be deployed again" in cloche(folder, "unblock", "toy:2").stdout
+
+
+def test_blue_green_flips_and_flips_back(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    with up(folder) as serving, Callers(serving.url, rate=100) as callers:
+        cloche(folder, "deploy", "toy:2", "--strategy", "blue-green", "--wait", "--timeout", "60s")
+        cloche(folder, "deploy", "toy:1", "--now", "--wait", "--timeout", "60s")
+        time.sleep(0.5)
+        assert set(callers.models(time.monotonic() - 0.3)) == {"toy:1"}
+    assert not callers.failed()
+
+
+def test_an_alias_that_is_moved_by_hand_sends_the_version_out(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    with up(folder) as serving:
+        cloche(folder, "alias", "toy:2", "champion")
+        until(lambda: shares(folder).get("toy:2", 0) > 0, "it has traffic")
+        assert "toy@champion was moved to version 2" in history(folder, cloche)[1]["why"]
+        assert cloche(folder, "deploy", "toy:2", check=False).returncode == 5
+        cloche(folder, "abort")
+        until(lambda: shares(folder) == {"toy:1": 100.0}, "stable has all")
+        cloche(folder, "keys", "create", "somebody")  # what changes the store begins nothing anew
+        until(lambda: standing(folder)["ready"] == 2, "all is applied")
+        assert shares(folder) == {"toy:1": 100.0}
+        assert serving.ask("/predict/toy", {"x": [0.1, 0.2]}).headers["cloche-model"] == "toy:1"
+
+
+def test_a_version_that_can_t_be_loaded_is_never_asked(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    digest = json.loads(cloche(folder, "models", "show", "toy:2", "--json").stdout)["digest"]
+    with up(folder) as serving:
+        model = folder / ".cloche" / "bundles" / digest / "model" / "model.onnx"
+        whole = model.read_bytes()
+        model.chmod(0o644)
+        model.write_bytes(whole[:-1] + b"\0")
+        assert cloche(folder, "deploy", "toy:2", check=False).returncode == 4  # seen before anything begins
+        assert serving.ask("/predict/toy", {"x": [0.1, 0.2]}).headers["cloche-model"] == "toy:1"
+
+
+def test_all_is_as_it_was_after_everything_was_killed(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    with up(folder) as serving:
+        cloche(folder, "deploy", "toy:2", "--steps", "50% for 1h, 100%")
+        until(lambda: shares(folder).get("toy:2") == 50.0, "half of the traffic")
+        serving.kill_all()
+        began = time.monotonic()
+        again(serving, new_address=True)
+        until(lambda: standing(folder)["ready"] == 2, "both workers have both versions", 10)
+        assert time.monotonic() - began < 8
+        assert shares(folder) == {"toy:1": 50.0, "toy:2": 50.0}
+        with Callers(serving.url, rate=200) as callers:
+            time.sleep(2)
+        assert min(callers.models().values()) > 100
+        assert not callers.failed()
+
+
+def test_a_rollout_goes_on_when_its_controller_dies(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    with up(folder) as serving, Callers(serving.url, rate=100) as callers:
+        cloche(folder, "deploy", "toy:2", "--steps", "50% for 1h, 100%")
+        until(lambda: shares(folder).get("toy:2") == 50.0, "half of the traffic")
+        (controller,) = serving.children()["controller"]
+        os.kill(controller, signal.SIGKILL)
+        until(lambda: serving.children()["controller"] not in ([], [controller]), "another controller")
+        cloche(folder, "promote", "toy")
+        until(lambda: shares(folder).get("toy:2") == 100.0, "all of the traffic")
+        for worker in serving.children()["worker"][:1]:
+            os.kill(worker, signal.SIGKILL)
+        until(lambda: standing(folder)["workers"] == 2 and standing(folder)["ready"] == 2, "the worker is back")
+        until(lambda: history(folder, cloche)[-1]["action"] == "promoted", "its end")
+        cloche(folder, "rollback", "toy")
+        until(lambda: set(callers.models(time.monotonic() - 0.1)) == {"toy:1"}, "toy:1 has all")
+    # those of the worker that was killed may be lost
+    assert len(callers.failed()) <= 4
