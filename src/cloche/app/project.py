@@ -29,7 +29,7 @@ class Project:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
         self.store = store
-        self.bundles = BundleFolder(settings.data / BUNDLES)
+        self.bundles = BundleFolder(settings.storage or settings.data / BUNDLES)
         self.registry = Registry(store, self.bundles)
         self.trust = TrustedKeys(store)
 

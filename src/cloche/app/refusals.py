@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from cloche.app.choose import no_code
 from cloche.bundle.bundle import Bundle
@@ -52,6 +53,16 @@ def check_bind(host: str, keys: Sequence[KeyRecord], *, loopback: bool, encrypte
             f"{host} can be reached from other machines, and there is no API key yet",
             code="CL-E409",
             hint="make one first: cloche keys create NAME",
+        )
+
+
+def check_storage(storage: Path | None, others: Sequence[str]) -> None:
+    """ConfigError CL-E201 where other machines share the database and each would have bundles of its own."""
+    if others and storage is None:
+        raise ConfigError(
+            f"other machines share this database ({', '.join(sorted(others))}), and the bundles are not shared",
+            code="CL-E201",
+            hint='name a folder that all of them have: storage = "/mnt/models" under [project]',
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cloche.app.choose import Chosen, choose, choose_all
 from cloche.app.desired import FILE, write_desired
 from cloche.app.project import Project
+from cloche.app.refusals import check_storage
 from cloche.app.wish import make_wish, python_command, settle
 from cloche.control import lock
 from cloche.core.errors import ConfigError
@@ -19,12 +20,15 @@ from cloche.core.member import pass_json
 from cloche.core.platform import runtime_directory, whoami
 from cloche.settings import Settings
 from cloche.store.keys import Keys
+from cloche.store.machines import Machines
 
 if TYPE_CHECKING:
     from cloche.bundle.pack import Progress
 
 #: A unix socket's path has at most 103 bytes on macOS, 107 on Linux; the longest of ours is this much more.
 _LONGEST_RUNTIME = 103 - len("/member-63.sock")
+#: A machine that said nothing for so long does not count any more as one that shares the database.
+_SEEN_S = 60.0
 
 
 def up(
@@ -47,6 +51,8 @@ def up(
     """
     runtime = runtime_folder(project.settings)
     lock.check_free(runtime)
+    if project.store.is_shared:
+        check_storage(project.settings.storage, [*Machines(project.store, project.machine).others(_SEEN_S)])
     with packing or nullcontext() as progress:
         chosen = choose_all(project, progress) if model is None else [choose(project, model, progress=progress)]
     note_limits(project, chosen, note)

@@ -85,6 +85,13 @@ KEYS = (
         meaning="Another database than `state.db` in the data folder: sqlite:///… or postgresql://…",
     ),
     Key(
+        path="project.storage",
+        kind=PATH,
+        refers=True,
+        meaning="Another folder for the bundles than `bundles` in the data folder; machines that share a database "
+        "share it too.",
+    ),
+    Key(
         path="serve.host",
         kind=HOST,
         default="127.0.0.1",

@@ -81,6 +81,7 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
         project=reader.value("project", "name"),
         data=data,
         database=reader.value("project", "database") or f"sqlite:///{data / 'state.db'}",
+        storage=reader.value("project", "storage"),
         runtime_root=_runtime_root(environ),
         serve=Serve(
             host=reader.value("serve", "host"),

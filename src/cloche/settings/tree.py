@@ -105,6 +105,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     project: str | None
     data: Path
     database: str
+    #: The folder of the bundles, where one was named.
+    storage: Path | None
     runtime_root: Path
     serve: Serve
     online: tuple[Online, ...]
