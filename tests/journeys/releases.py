@@ -22,42 +22,33 @@ from cloche.app.project import open_project
 FLOAT = onnx.TensorProto.FLOAT
 
 
-def release(folder: Path, kind: str, factor: float = 2.0, name: str = "toy") -> int:
+def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2, name: str = "toy") -> int:
     """Pack and register a version that answers `factor` times the sum of `x`; its number.
 
-    `kind` is good; "fails" (on the rows whose first number is above 0.8, which its examples don't have);
-    or "slow" (some milliseconds a call).
+    `kind` is good; or "fails" or "nan" on a share of the rows that `Callers` send. Its own examples have none of
+    them, so that nothing is seen before it has callers.
     """
+    limit = 1.0 - share
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["sum"])]
     constants = [numpy_helper.from_array(np.full((2, 1), factor, np.float32), "weights")]
-    if kind == "fails":
+    if kind == "good":
+        nodes.append(helper.make_node("Identity", ["sum"], ["value"]))
+    else:
         nodes += [
             helper.make_node("Slice", ["x", "zero", "one", "one"], ["first"]),
             helper.make_node("Greater", ["first", "limit"], ["is_above"]),
             helper.make_node("Cast", ["is_above"], ["place"], to=onnx.TensorProto.INT64),
-            helper.make_node("Gather", ["nought", "place"], ["looked_up"], axis=0),
+            helper.make_node("Gather", ["looked_in", "place"], ["looked_up"], axis=0),
             helper.make_node("Add", ["sum", "looked_up"], ["value"]),
         ]
+        # place 1 is not there, or holds no number
+        looked_in = [0.0] if kind == "fails" else [0.0, np.nan]
         constants += [
             numpy_helper.from_array(np.array([0]), "zero"),
             numpy_helper.from_array(np.array([1]), "one"),
-            numpy_helper.from_array(np.array(0.8, np.float32), "limit"),
-            numpy_helper.from_array(np.zeros(1, np.float32), "nought"),
+            numpy_helper.from_array(np.array(limit, np.float32), "limit"),
+            numpy_helper.from_array(np.array(looked_in, np.float32), "looked_in"),
         ]
-    elif kind == "slow":
-        size = 700
-        nodes += [
-            helper.make_node("MatMul", ["large", "large"], ["work"]),
-            helper.make_node("ReduceSum", ["work"], ["nothing"], keepdims=0),
-            helper.make_node("Add", ["sum", "nothing"], ["value"]),
-        ]
-        nodes[1:1] = [
-            helper.make_node("ReduceSum", ["x"], ["all"], keepdims=0),
-            helper.make_node("Mul", ["zeros", "all"], ["large"]),
-        ]
-        constants.append(numpy_helper.from_array(np.zeros((size, size), np.float32), "zeros"))
-    else:
-        nodes.append(helper.make_node("Identity", ["sum"], ["value"]))
     graph = helper.make_graph(
         nodes, kind,
         [helper.make_tensor_value_info("x", FLOAT, ["rows", 2])],
@@ -67,9 +58,46 @@ def release(folder: Path, kind: str, factor: float = 2.0, name: str = "toy") -> 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     path = folder / f"{kind}-{factor:g}.onnx"
     path.write_bytes(model.SerializeToString())
-    rows = np.random.default_rng(0).uniform(0.0, 0.8, (100, 2)).astype(np.float32)
+    rows = np.random.default_rng(0).uniform(limit - 0.8, limit, (100, 2)).astype(np.float32)
+    return _packed(folder, str(path), {"x": rows}, name)
+
+
+_CLASS = """
+import os, signal, time
+
+class Release:
+    def load(self):
+        pass
+
+    def predict(self, x: list[float]) -> list[float]:
+        time.sleep({seconds})
+        if max(x) > 0.0:
+            {act}
+        return [{factor} * one for one in x]
+"""
+_ACTS = {
+    "good": "pass",
+    "blocks": "time.sleep(2)",
+    "dies": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "raises": "raise ValueError('no')",
+}
+
+
+def release_class(
+    folder: Path, kind: str, factor: float = 2.0, *, seconds: float = 0.0, name: str = "task"
+) -> int:
+    """Pack and register a version that is Python code and takes so many seconds a call; its number.
+
+    `kind` is good; or what it does for whoever sends a number above 0: blocks (2 s), dies, raises.
+    """
+    path = folder / f"{kind}_{factor:g}_{seconds * 1000:g}.py".replace("-", "_")
+    path.write_text(_CLASS.format(seconds=seconds, act=_ACTS[kind], factor=factor))
+    return _packed(folder, f"{path}:Release", {"x": np.linspace(-1.0, 0.0, 20)}, name)
+
+
+def _packed(folder: Path, model: str, rows: dict[str, Any], name: str) -> int:
     with open_project(folder) as project:
-        bundle = pack_into(project, path, {"x": rows}, None, name=name)
+        bundle = pack_into(project, model, rows, None, name=name)
         assert bundle.reference is not None
         return int(bundle.reference.rpartition(":")[2])
 
@@ -85,15 +113,20 @@ class Said(NamedTuple):
 
 
 class Callers:
-    """Callers ask `path` so many times a second over kept-alive connections until they are told to stop.
+    """Callers ask a deployment so many times a second until they are told to stop.
 
-    Each number of a row is drawn from 0 to 1. A status of 0 is a request that got no answer.
+    Each number of a row is drawn from 0 to 1; `numbers` are in a row, 0 for one that is no array. Connections are
+    kept alive, but for those of every second caller where `fresh`. A status of 0 is a request that got no answer.
     """
 
-    def __init__(self, url: str, *, rate: float, threads: int = 4, path: str = "/predict/toy") -> None:
+    def __init__(
+        self, url: str, *, rate: float, threads: int = 4, name: str = "toy", numbers: int = 2, fresh: bool = False
+    ) -> None:
         self.said: list[Said] = []
         self._address = urlsplit(url)
-        self._path = path
+        self._path = f"/predict/{name}"
+        self._numbers = numbers
+        self._fresh = fresh
         self._gap_s = threads / rate
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(threads)]
@@ -122,7 +155,8 @@ class Callers:
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due += self._gap_s
             caller = f"user-{draw.randrange(1000)}"
-            body = json.dumps({"x": [draw.random(), draw.random()]})
+            numbers = [draw.random() for _ in range(self._numbers)]
+            body = json.dumps({"x": numbers or draw.random()})
             headers = {"content-type": "application/json", "x-user-id": caller}
             began = time.monotonic()
             status, model = 0, ""
@@ -134,7 +168,7 @@ class Callers:
                 answer = connection.getresponse()
                 answer.read()
                 status, model = answer.status, answer.headers.get("cloche-model", "")
-                keeps = answer.headers.get("connection") != "close"
+                keeps = answer.headers.get("connection") != "close" and not (self._fresh and seed % 2)
             except (OSError, http.client.HTTPException):
                 keeps = False
             if connection is not None and not keeps:
