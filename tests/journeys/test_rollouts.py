@@ -165,3 +165,35 @@ def test_a_rollout_goes_on_when_its_controller_dies(folder: Path) -> None:
         until(lambda: set(callers.models(time.monotonic() - 0.1)) == {"toy:1"}, "toy:1 has all")
     # those of the worker that was killed may be lost
     assert len(callers.failed()) <= 4
+
+
+def test_a_shadow_answers_nobody_and_says_how_alike_they_are(folder: Path) -> None:
+    release(folder, "good", 2.1)
+    with up(folder) as serving, Callers(serving.url, rate=100) as callers:
+        sent = cloche(folder, "deploy", "toy:2", "--strategy", "shadow", "--steps", "50% for 4s", "--wait")
+        assert "reported" in sent.stdout
+        assert "agrees on 0.00% of" in sent.stdout
+        assert shares(folder) == {"toy:1": 100.0}
+    assert set(callers.models()) == {"toy:1"}
+    assert not callers.failed()
+
+
+def test_an_ab_trial_says_what_differs(folder: Path) -> None:
+    release(folder, "fails", 2.0, share=0.3)
+    config = (folder / "cloche.toml").read_text()
+    # callers are told of errors soon, and the guard would be as well
+    (folder / "cloche.toml").write_text(
+        config.replace("[online.toy.r", 'objectives = { error_rate = "50%" }\n[online.toy.r')
+    )
+    with up(folder) as serving, Callers(serving.url, rate=200) as callers:
+        sent = cloche(
+            folder, "deploy", "toy:2", "--strategy", "ab", "--steps", "50% for 5s", "--wait", check=False
+        )
+        assert sent.returncode == 1, "the guard takes it off all the same"
+        assert "requests to toy:2 went wrong" in sent.stdout
+        release(folder, "good", 3.0)
+        sent = cloche(folder, "deploy", "toy:3", "--strategy", "ab", "--steps", "50% for 5s", "--wait")
+        assert "its time is over: errors +0 pp" in sent.stdout
+        assert "latency " in sent.stdout
+        assert shares(folder) == {"toy:1": 100.0}
+    assert callers.models()["toy:3"] > 300

@@ -14,7 +14,7 @@ from cloche.control.rollouts import begin
 from cloche.core.errors import BusyError, ConfigError, ConflictError, NotFoundError, RefusedError
 from cloche.core.platform import whoami
 from cloche.rollout.machine import Command
-from cloche.rollout.strategy import Strategy
+from cloche.rollout.strategy import Metric, Strategy
 from cloche.settings import Online, default_online
 from cloche.store.deployments import DeploymentRow, Deployments
 
@@ -37,12 +37,13 @@ def deploy(
     deployment: str | None = None,
     strategy: str | None = None,
     steps: str | None = None,
+    metric: Metric = "",
     breaking: bool = False,
 ) -> Deployed:
     """Begin to send a version out; the controller takes it from there.
 
-    `strategy` and `steps` (see `describe.strategy_of`) are the deployment's own where none are given. With
-    `breaking` a version goes out although callers must change something. Raises NotFoundError, RefusedError
+    `strategy`, `steps` and `metric` (see `describe.strategy_of`) are the deployment's own where none are given.
+    With `breaking` a version goes out although callers must change something. Raises NotFoundError, RefusedError
     (CL-E413 taken back before, CL-E414 breaks callers), ConflictError CL-E505, BusyError CL-E605 where nothing is
     served.
     """
@@ -62,7 +63,7 @@ def deploy(
             hint="if callers know of it, add --breaking; or serve it beside, under a name of its own",
         )
     check_served(project)
-    chosen = strategy_of(online, strategy, steps)
+    chosen = strategy_of(online, strategy, steps, metric)
     store = project.store
     number = begin(Deployments(store), row.name, version.version, chosen, store.now(), whoami(), "")
     return Deployed(

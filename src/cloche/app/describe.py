@@ -10,11 +10,12 @@ import msgspec
 from cloche.app.desired import CacheConfig, DeploymentConfig, Desired, Trial, Wished
 from cloche.app.features import FeaturesConfig, describe_features
 from cloche.bundle.bundle import Bundle
-from cloche.core.errors import ClocheError, ConfigError, NotFoundError
+from cloche.core.errors import ClocheError, NotFoundError
 from cloche.core.reference import LATEST, Reference, parse_reference
 from cloche.registry import ModelVersion, Registry
 from cloche.rollout.analysis import Policy
-from cloche.rollout.strategy import Strategy, blue_green, canary, now
+from cloche.rollout.machine import Rollout
+from cloche.rollout.strategy import Metric, Strategy, make_strategy
 from cloche.settings import Online
 from cloche.store.blobs import BundleFolder
 from cloche.store.database import Store
@@ -76,6 +77,7 @@ class Shelf:
     def _wished(self, online: Online, row: DeploymentRow) -> Wished:
         trial = None
         if row.candidate is not None and row.rollout is not None:
+            plan = msgspec.convert(self.deployments.rollout(row.rollout).state, Rollout)
             trial = Trial(
                 candidate=self.described(online, row.model, row.candidate),
                 rollout=row.rollout,
@@ -84,6 +86,7 @@ class Shelf:
                 policy=policy_of(online, shares=self.machine.workers + 1),
                 slow_s=slow_s(online),
                 sticky=online.rollout.sticky,
+                kind=plan.strategy.trial,
             )
         return Wished(
             stable=self.described(online, row.model, row.stable),
@@ -143,24 +146,24 @@ def features_of(online: Online, bundle: Bundle) -> FeaturesConfig | None:
     return None if online.features is None else describe_features(online.features, bundle.signature)
 
 
-def strategy_of(online: Online, name: str | None = None, steps: str | None = None) -> Strategy:
-    """How a version of a deployment gets the traffic: as it is set, unless a strategy or steps are named.
+def strategy_of(
+    online: Online, name: str | None = None, steps: str | None = None, metric: Metric = ""
+) -> Strategy:
+    """How a version of a deployment goes out: as it is set, unless a strategy, steps or a metric are named.
 
-    `name` is canary, blue-green or now; `steps` are a canary's, as in "5% for 10m, 100%". ConfigError where they
+    `name` is canary, blue-green, shadow, ab or now; `steps` are as in "5% for 10m, 100%". ConfigError where they
     contradict each other.
     """
     plan = online.rollout
-    name = name or ("canary" if steps is not None else plan.strategy)
-    if steps is not None and name != "canary":
-        raise ConfigError(f"{name} has no steps", hint="leave the steps out, or use the strategy canary")
-    if name == "now":
-        return now()
-    if name == "blue-green":
-        return msgspec.structs.replace(blue_green(), bake_s=plan.bake_s)
-    if name != "canary":
-        raise ConfigError(f"there is no strategy {name!r}", hint="canary or blue-green")
-    texts = plan.steps if steps is None else [step.strip() for step in steps.split(",")]
-    return msgspec.structs.replace(canary(texts), ramp_s=plan.ramp_s, bake_s=plan.bake_s)
+    name = name or ("ab" if metric else "canary" if steps is not None else plan.strategy)
+    texts = plan.steps if name == plan.strategy and name != "blue-green" else ()
+    if steps is not None:
+        texts = tuple(step.strip() for step in steps.split(","))
+    strategy = make_strategy(name, texts, metric)
+    if strategy.trial or name == "now":
+        return strategy
+    ramp_s = plan.ramp_s if name == "canary" else 0.0
+    return msgspec.structs.replace(strategy, ramp_s=ramp_s, bake_s=plan.bake_s)
 
 
 def policy_of(online: Online, *, shares: int) -> Policy:

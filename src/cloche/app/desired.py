@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -61,6 +62,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     slow_s: float
     #: The header whose value says who is asked for, so that one caller stays with one version.
     sticky: str | None = None
+    #: "shadow" or "ab", where it is to end with a report.
+    kind: Literal["", "shadow", "ab"] = ""
 
 
 class Wished(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,11 +109,15 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_desired(desired: Desired, path: Path) -> None:
-    """Replace the file whole, so that a reader never sees half of it."""
+    replace(path, msgspec.json.encode(desired))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replace a file whole, so that a reader never sees half of it."""
     fresh = path.with_suffix(f".{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(desired))
+        file.write(content)
     fresh.replace(path)
 
 

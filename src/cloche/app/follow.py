@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cloche.app.desired import Desired, read_desired, stamp
+import msgspec
+
+from cloche.app.desired import Desired, read_desired, replace, stamp
 from cloche.app.versions import Standing, Versions
+from cloche.control.watch import tally_path, trouble_path
 from cloche.core.aside import in_short_turns
 from cloche.core.board import Board, Head, Slot
 from cloche.core.errors import ClocheError
+from cloche.rollout.shadow import Tally
 from cloche.serving.http import App
 from cloche.serving.pages import Pages
 from cloche.serving.state import WorkerState
@@ -24,12 +28,8 @@ from cloche.serving.worker import GRACE_S
 #: How often the file is looked at: together with the controller's look at the store, a change of one row must be
 #: in every worker within 300 ms.
 POLL_S = 0.05
+_TELL_S = 1.0
 _log = logging.getLogger("cloche.worker")
-
-
-def trouble_path(desired: Path, slot: int) -> Path:
-    """Where the worker of a slot says why it can't load what is desired."""
-    return desired.with_name(f"trouble-{slot}.json")
 
 
 class Follower:
@@ -48,6 +48,8 @@ class Follower:
         self._stop = threading.Event()
         self._leaving: list[tuple[float, Standing]] = []
         self._shape: Desired | None = None
+        self._told: dict[int, Tally] = {}
+        self._tell_at = 0.0
 
     def start(self, served: Desired) -> None:
         """Follow from now on, in a thread that ends with the process; `served` is what it serves already."""
@@ -64,8 +66,20 @@ class Follower:
             if now != seen and now is not None:
                 seen = now
                 self._try()
+            self._tell_tallies()
             while self._leaving and self._leaving[0][0] <= time.monotonic():
                 self._leaving.pop(0)[1].close()
+
+    def _tell_tallies(self) -> None:
+        """Say what shadows have found out, once a second."""
+        now = time.monotonic()
+        if now < self._tell_at:
+            return
+        self._tell_at = now + _TELL_S
+        tallies = self._versions.tallies()
+        if tallies != self._told:
+            replace(tally_path(self._path.parent, self._slot.number), msgspec.json.encode(tallies))
+            self._told = tallies
 
     def _try(self) -> None:
         try:
@@ -78,7 +92,7 @@ class Follower:
             _log.error("can't serve what is desired: %s", words, exc_info=bug, extra={"action": "desired_refused"})
             with contextlib.suppress(OSError, UnboundLocalError):
                 told = {"revision": desired.revision, "words": words}
-                trouble_path(self._path, self._slot.number).write_text(json.dumps(told))
+                replace(trouble_path(self._path.parent, self._slot.number), json.dumps(told).encode())
         else:
             self._slot.set(Head.REVISION, desired.revision)
 

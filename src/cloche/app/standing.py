@@ -10,7 +10,7 @@ from cloche.app.deploy import online_of
 from cloche.app.describe import policy_of
 from cloche.app.project import Project
 from cloche.app.up import runtime_folder
-from cloche.control.rollouts import Known
+from cloche.control.rollouts import Known, describe_trial
 from cloche.control.watch import Watch
 from cloche.core.board import Board
 from cloche.monitoring.counters import SECONDS
@@ -99,6 +99,7 @@ def _rollout(project: Project, row: DeploymentRow, stored: RolloutRow, known: Kn
     rollout = msgspec.convert(stored.state, Rollout)
     policy = policy_of(online_of(project, row), shares=project.settings.serve.workers + 1)
     said: Assessment = assess(known.evidence, policy)
+    trial = rollout.strategy.trial
     judged = rollout.strategy.judged and rollout.phase is Phase.STEPPING
     return RolloutView(
         id=stored.id,
@@ -108,8 +109,8 @@ def _rollout(project: Project, row: DeploymentRow, stored: RolloutRow, known: Kn
         steps=tuple(step.weight / 100 for step in rollout.strategy.steps),
         paused=rollout.paused,
         why=rollout.why,
-        verdict=said.verdict.value,
-        evidence=said.why,
+        verdict=trial or said.verdict.value,
+        evidence=describe_trial(rollout.strategy, known) if trial else said.why,
         progress=said.progress,
         eta_s=said.eta_s if judged else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,13 +22,16 @@ from cloche.engine.cache import Cache
 from cloche.engine.cost import CostLine, warm_up
 from cloche.engine.engine import Engine
 from cloche.monitoring.counters import DeploymentCounters
+from cloche.rollout.shadow import Tally
 from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
 from cloche.serving.guard import Guard, Policy
 from cloche.serving.keyring import FollowedKeys
 from cloche.serving.limits import RateLimiter
+from cloche.serving.metered import MeteredArm
+from cloche.serving.mirror import Mirror
 from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, dialects_for
-from cloche.serving.split import Split
+from cloche.serving.split import Arm, Split
 from cloche.serving.state import WorkerState
 from cloche.serving.table import Served, Table
 
@@ -118,7 +122,7 @@ class Versions:
         self._loopback = loopback
         self._standing: dict[bytes, Standing] = {}
         self._guards: dict[str, Guard] = {}
-        self._splits: dict[int, Split] = {}
+        self._splits: dict[int, Split | Mirror] = {}
 
     def table(self, desired: Desired) -> Table:
         """The table of what is desired, having loaded what is new. Raises ClocheError where that can't be."""
@@ -141,6 +145,10 @@ class Versions:
         rollouts = {one.trial.rollout for one in desired.deployments if one.trial is not None}
         self._splits = {number: split for number, split in self._splits.items() if number in rollouts}
         return [self._standing.pop(key) for key in list(self._standing) if key not in wanted]
+
+    def tallies(self) -> dict[int, Tally]:
+        """What shadows have found out, by the number of their rollout."""
+        return {number: one.tally for number, one in self._splits.items() if isinstance(one, Mirror)}
 
     def close(self) -> None:
         for one in self._standing.values():
@@ -197,22 +205,30 @@ class Versions:
             guard = self._guards[one.deployment] = Guard(policy, self._keys, limiter)
         return guard
 
-    def _split(self, stable: DeploymentConfig, trial: Trial) -> Split:
+    def _split(self, stable: DeploymentConfig, trial: Trial) -> Split | Mirror:
         split = self._splits.get(trial.rollout)
         if split is None:
-            split = self._splits[trial.rollout] = Split(
-                self._place.slot,
-                deployment=stable.deployment,
-                stable=stable.version,
-                candidate=trial.candidate.version,
-                rollout=trial.rollout,
-                weight=0,
-                policy=trial.policy,
-                slow_s=trial.slow_s,
-                sticky=None if trial.sticky is None else trial.sticky.lower().encode(),
-            )
+            split = self._splits[trial.rollout] = self._make_split(stable, trial)
         split.weight = trial.weight
         return split
+
+    def _make_split(self, stable: DeploymentConfig, trial: Trial) -> Split | Mirror:
+        sticky = None if trial.sticky is None else trial.sticky.lower().encode()
+        if trial.kind == "shadow":
+            candidate = self._standing[_key(trial.candidate)].batcher
+            return Mirror(candidate, rollout=trial.rollout, deadline_s=stable.deadline_s, sticky=sticky)
+        return Split(
+            self._place.slot,
+            deployment=stable.deployment,
+            stable=stable.version,
+            candidate=trial.candidate.version,
+            rollout=trial.rollout,
+            weight=0,
+            policy=trial.policy,
+            slow_s=trial.slow_s,
+            sticky=sticky,
+            arm=partial(MeteredArm, trial=trial.rollout) if trial.kind == "ab" else Arm,
+        )
 
 
 def _key(one: DeploymentConfig) -> bytes:

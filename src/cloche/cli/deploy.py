@@ -15,6 +15,7 @@ from cloche.core.errors import ConfigError
 from cloche.core.reference import parse_reference
 from cloche.core.units import parse_duration
 from cloche.rollout.machine import Command
+from cloche.rollout.strategy import Metric
 from cloche.store.deployments import Deployments
 
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
@@ -27,6 +28,7 @@ def deploy(
     deployment: str | None = None,
     strategy: str | None = None,
     steps: str | None = None,
+    metric: Metric | None = None,
     now: bool = False,
     breaking: bool = False,
     wait: bool = False,
@@ -42,15 +44,19 @@ def deploy(
     deployment
         Which deployment of the model, where there are several.
     strategy
-        canary (step by step) or blue-green (all at once); as cloche.toml says when not given.
+        canary (step by step), blue-green (all at once), shadow (copies of requests, for nobody) or ab (a share of
+        the callers, compared); as cloche.toml says when not given.
     steps
-        A canary's steps, as in "5% for 10m, 50% for 10m, 100%".
+        The candidate's share, and for how long, as in "5% for 10m, 50% for 10m, 100%"; of a shadow or ab one.
+    metric
+        End an ab as soon as this differs clearly: errors, latency, or score (the last class's probability).
     now
         All of the traffic at once, and promoted at once, when every worker has it warm.
     breaking
         Go on although callers must change what they send or read.
     wait
-        Wait for the end and show how it goes: exit code 0 when it is promoted, 1 when it was taken back.
+        Wait for the end and show how it goes: exit code 0 when it is promoted or its
+        report is there, 1 when it was taken back.
     timeout
         Wait no longer than this; exit code 6 then. The rollout goes on.
     """
@@ -59,7 +65,15 @@ def deploy(
         raise ConfigError("--now is a strategy of its own", hint="leave --strategy and --steps out")
     strategy = "now" if now else strategy
     with open_here(terminal, create=True) as project:
-        begun = begin(project, reference, deployment=deployment, strategy=strategy, steps=steps, breaking=breaking)
+        begun = begin(
+            project,
+            reference,
+            deployment=deployment,
+            strategy=strategy,
+            steps=steps,
+            metric=metric or "",
+            breaking=breaking,
+        )
         for sentence in begun.breaks:
             terminal.note(f"warning: callers must change something: {sentence}")
         if wait:

@@ -44,12 +44,13 @@ def _end(terminal: Terminal, screen: Screen, events: list[Event]) -> int:
     last = events[-1]
     screen.close()
     promoted = last.action == "promoted"
+    is_fine = last.action in ("promoted", "reported")
     words = f"{last.deployment}: version {last.version} was {last.action}: {last.why}"
     told = {"deployment": last.deployment, "rollout": last.rollout, "outcome": last.action, "why": last.why}
     terminal.answer("Rollout", told, [words])
     undo = "cloche rollback" if promoted else "cloche history"
     terminal.note(f"{'undo' if promoted else 'next'}  {undo} {last.deployment}")
-    return 0 if promoted else 1
+    return 0 if is_fine else 1
 
 
 class Screen:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from cloche.control.watch import Counts, Watch
+from cloche.rollout.abtest import Sums
+from cloche.rollout.shadow import Tally
 from cloche.store.deployments import DeploymentRow, RolloutRow
 from cloche.store.machines import MachineReport, Machines
 
@@ -23,6 +25,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     tripped: bool = False
     trouble: str | None = None
     usual_error: str | None = None
+    tally: Tally = Tally()
+    sums: Mapping[str, tuple[Sums, Sums]] = {}
 
 
 class Fleet:
@@ -81,4 +85,6 @@ class Fleet:
             tripped=watch.has_tripped(row.id),
             trouble=watch.trouble(held.revision),
             usual_error=watch.usual_error(row.deployment, row.candidate),
+            tally=watch.tally(row.id),
+            sums=watch.sums(row.deployment, row.stable, row.candidate, row.id),
         )

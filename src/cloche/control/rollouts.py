@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from cloche.control.fleet import Fleet, Sight
 from cloche.control.watch import Counts
+from cloche.rollout.abtest import LEAST, Difference, Sums, difference
 from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
 from cloche.rollout.machine import Command, Phase, Rollout, Seen, advance, weight
+from cloche.rollout.shadow import Tally, add, describe
 from cloche.rollout.strategy import Strategy
 from cloche.store.database import Store
 from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
@@ -20,6 +22,8 @@ from cloche.store.machines import Lease
 CLOCHE = "cloche"
 #: How often what was answered is looked at.
 TICK_S = 1.0
+#: That an interval of an A/B trial is ever wrong.
+_ALPHA = 0.05
 
 
 class Proof(Protocol):
@@ -47,6 +51,9 @@ class Known(msgspec.Struct, frozen=True):
     evidence: Evidence = Evidence()
     counts: Mapping[str, Counts] = {}
     deaths: Mapping[str, int] = {}
+    #: What a shadow has compared, what an A/B trial has summed (of stable, of the candidate).
+    tally: Tally = Tally()
+    sums: Mapping[str, tuple[Sums, Sums]] = {}
 
 
 class Passage:
@@ -125,6 +132,7 @@ class Rollouts:
             broken=broken,
             tripped=passage.crashed or (self._harm(passage) if trips else None),
             command=None if stored.command is None else Command(stored.command),
+            found=_found(passage.rollout.strategy, passage.known),
         )
         fresh = advance(passage.rollout, seen)
         self._settle(passage, row, stored, fresh, plan, seen)
@@ -152,7 +160,13 @@ class Rollouts:
         if any(count > known.deaths.get(name, count) for name, count in deaths.items()):
             passage.crashed = f"a process ended while it ran {row.model}:{row.candidate}"
         counts = {name: sight.counts for name, sight in passage.sights.items()}
-        passage.known = Known(evidence, {**known.counts, **counts}, {**known.deaths, **deaths})
+        passage.known = Known(
+            evidence,
+            {**known.counts, **counts},
+            {**known.deaths, **deaths},
+            add([sight.tally for sight in passage.sights.values()]),
+            _added([sight.sums for sight in passage.sights.values()]),
+        )
 
     def _broken(self, passage: Passage, row: DeploymentRow) -> str | None:
         """Why the candidate can't be loaded; where its first load went well, it is let into the workers."""
@@ -187,6 +201,10 @@ class Rollouts:
             self._deployments.abort(
                 row.name, number, who if by_hand else CLOCHE, why, block=harmed and not by_hand
             )
+        elif fresh.phase is Phase.REPORTED:
+            self._keep(passage, fresh, stored)
+            why = f"{fresh.why}: {describe_trial(fresh.strategy, passage.known)}"
+            self._deployments.abort(row.name, number, CLOCHE, why, block=False, how="reported")
         elif fresh.phase is Phase.SUCCEEDED:
             self._keep(passage, fresh, stored)
             why = f"{fresh.why}: {_arms(passage.row, passage.known.evidence)}"
@@ -207,6 +225,51 @@ class Rollouts:
         passage.rollout = fresh
         state: Any = msgspec.to_builtins(fresh)
         self._deployments.keep(stored.id, state, msgspec.to_builtins(passage.known), stored.command)
+
+
+def describe_trial(strategy: Strategy, known: Known) -> str:
+    """What a trial has found out, in words."""
+    if strategy.trial == "shadow":
+        return describe(known.tally)
+    found = differences(known)
+    words = [_sentence(metric, one) for metric, one in found.items()]
+    return "; ".join(words) or f"fewer than {LEAST} answers in one of the arms: nothing can be said"
+
+
+def differences(known: Known) -> dict[str, Difference]:
+    """By metric how the candidate differs from stable; those together are wrong with a chance of 5 % at most."""
+    seen = known.evidence
+    errors = (
+        Sums(seen.stable, seen.stable_bad, seen.stable_bad),
+        Sums(seen.candidate, seen.candidate_bad, seen.candidate_bad),
+    )
+    metrics = {"errors": errors, **known.sums}
+    found = {name: difference(*arms, _ALPHA / len(metrics)) for name, arms in metrics.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _found(strategy: Strategy, known: Known) -> str | None:
+    """What an A/B trial was to find out, once it is clear."""
+    if strategy.trial != "ab" or not strategy.metric:
+        return None
+    one = differences(known).get(strategy.metric)
+    return f"{strategy.metric} differ clearly" if one is not None and one.is_clear else None
+
+
+def _sentence(metric: str, one: Difference) -> str:
+    scale, unit = {"errors": (100, " pp"), "latency": (1000, " ms"), "score": (1, "")}[metric]
+    effect, low, high = (f"{scale * value:+.3g}" for value in (one.effect, one.low, one.high))
+    clear = "" if one.is_clear else ", which may be nothing"
+    return f"{metric} {effect}{unit} ({low} to {high}){clear}"
+
+
+def _added(sums: Sequence[Mapping[str, tuple[Sums, Sums]]]) -> dict[str, tuple[Sums, Sums]]:
+    names = {name for one in sums for name in one}
+    return {name: (_sum([one[name][0] for one in sums]), _sum([one[name][1] for one in sums])) for name in names}
+
+
+def _sum(sums: Sequence[Sums]) -> Sums:
+    return Sums(*(sum(values) for values in zip(*map(msgspec.structs.astuple, sums), strict=True)))
 
 
 def begin(

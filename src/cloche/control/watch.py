@@ -11,7 +11,20 @@ import msgspec
 
 from cloche.core.board import BLAMED, Board, Head, Role, State, series_hash
 from cloche.core.codes import CODES
+from cloche.rollout.abtest import Sums
+from cloche.rollout.shadow import Tally, add
+from cloche.serving.metered import METRICS, SCALE, sums_labels
 from cloche.serving.split import ARMS
+
+
+def trouble_path(folder: Path, slot: int) -> Path:
+    """Where the worker of a slot says why it can't load what is desired."""
+    return folder / f"trouble-{slot}.json"
+
+
+def tally_path(folder: Path, slot: int) -> Path:
+    """Where the worker of a slot says what shadows have found out: {number of the rollout: Tally}."""
+    return folder / f"shadow-{slot}.json"
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -63,7 +76,7 @@ class Watch:
         """Why a worker can't apply what is desired since this revision, where one can't."""
         for slot in self.workers():
             with contextlib.suppress(OSError, ValueError):
-                told = json.loads((self._folder / f"trouble-{slot}.json").read_text())
+                told = json.loads(trouble_path(self._folder, slot).read_text())
                 if told["revision"] >= revision > self._board.head(slot, Head.REVISION):
                     return str(told["words"])
         return None
@@ -86,6 +99,26 @@ class Watch:
             return good + bad, bad
 
         return Counts(*arm(candidate, "candidate"), *arm(stable, "stable"))
+
+    def tally(self, rollout: int) -> Tally:
+        """What the workers of this machine have compared in a shadow."""
+        found = []
+        for slot in self.workers():
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                told = msgspec.json.decode(tally_path(self._folder, slot).read_bytes(), type=dict[int, Tally])
+                found.append(told.get(rollout, Tally()))
+        return add(found)
+
+    def sums(self, deployment: str, stable: int, candidate: int, trial: int) -> dict[str, tuple[Sums, Sums]]:
+        """The metrics of an A/B trial, of stable and of the candidate."""
+        counted = self._board.sums()
+
+        def arm(version: int, name: str, metric: str) -> Sums:
+            labels = {"deployment": deployment, "version": str(version), "arm": name}
+            n, *more = (counted.get(series_hash(one), 0) for one in sums_labels(labels, metric, trial))
+            return Sums(n, *(value / SCALE for value in more))
+
+        return {metric: (arm(stable, "stable", metric), arm(candidate, "candidate", metric)) for metric in METRICS}
 
     def usual_error(self, deployment: str, version: int) -> str | None:
         """What a version's requests fail with most often, in words."""

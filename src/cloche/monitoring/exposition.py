@@ -35,6 +35,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Requests of a rollout by the version that they had been assigned to, good or bad.",
         ("deployment", "version", "arm", "outcome"),
     ),
+    "cloche_trial_sums": (
+        "Sums of an A/B trial's metrics in millionths, by arm.",
+        ("deployment", "version", "arm", "metric", "stat", "trial"),
+    ),
     "cloche_blamed_deaths_total": (
         "Processes that ended while they ran or loaded a version, by the hash of its labels.",
         ("executing",),

@@ -16,13 +16,14 @@ _SUBSTEPS = 10
 
 
 class Phase(Enum):
-    """A Phase is where a rollout is; it ends as SUCCEEDED or ABORTED and stays so."""
+    """A Phase is where a rollout is; it ends as SUCCEEDED, ABORTED or (a trial) REPORTED and stays so."""
 
     LOADING = "loading"
     STEPPING = "stepping"
     BAKING = "baking"
     SUCCEEDED = "succeeded"
     ABORTED = "aborted"
+    REPORTED = "reported"
 
 
 class Command(Enum):
@@ -47,7 +48,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_over(self) -> bool:
-        return self.phase in (Phase.SUCCEEDED, Phase.ABORTED)
+        return self.phase in (Phase.SUCCEEDED, Phase.ABORTED, Phase.REPORTED)
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     #: Why a worker has taken its traffic off it, where one has.
     tripped: str | None = None
     command: Command | None = None
+    #: What a trial has found out, once it has.
+    found: str | None = None
 
 
 def advance(rollout: Rollout, seen: Seen) -> Rollout:
@@ -81,8 +84,12 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     last = len(rollout.strategy.steps) - 1
     if rollout.phase is Phase.LOADING:
         return _enter(rollout, seen, Phase.STEPPING, 0, "every worker has it warm") if seen.is_ready else rollout
+    if rollout.strategy.trial and seen.found is not None:
+        return _enter(rollout, seen, Phase.REPORTED, rollout.step, seen.found)
     if not _is_due(rollout, seen):
         return rollout
+    if rollout.strategy.trial:
+        return _enter(rollout, seen, Phase.REPORTED, rollout.step, "its time is over")
     if rollout.phase is Phase.BAKING:
         return _enter(rollout, seen, Phase.SUCCEEDED, last, "nothing was seen against it")
     if rollout.step == last:
@@ -112,7 +119,7 @@ def weight(rollout: Rollout, now: float) -> int:
 
     A ramp that has begun is finished while a rollout is paused.
     """
-    if rollout.phase in (Phase.LOADING, Phase.ABORTED):
+    if rollout.phase in (Phase.LOADING, Phase.ABORTED, Phase.REPORTED):
         return 0
     if rollout.phase in (Phase.BAKING, Phase.SUCCEEDED):
         return BUCKETS

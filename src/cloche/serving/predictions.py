@@ -127,6 +127,8 @@ class Predictions:
 
     def answer(self, asked: Asked, outcome: Outcome) -> Answer:
         """The wire form of an outcome, with every header but those of the connection."""
+        if asked.arm is not None:
+            asked.arm.answered(asked.prepared, outcome)
         outputs, queued, model = outcome
         flags = asked.prepared.flags if asked.prepared is not None else ()
         answer = asked.dialect.encode(outputs, flags, asked.wants, asked.prediction_id)

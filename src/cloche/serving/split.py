@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from cloche.core.board import Head, Slot
 from cloche.core.ids import PredictionIds
 from cloche.core.routing import choose
+from cloche.engine.batcher import Answer as Outcome
+from cloche.engine.engine import Prepared
 from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
 
 #: What was answered, by whom it had been assigned to; `outcome` is good or bad.
@@ -38,6 +40,9 @@ class Arm:
         elif status < 400:
             self._cells[self._places[0]] += 1
 
+    def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:
+        """The model has answered; the answer is about to be written."""
+
     def counts(self) -> tuple[int, int]:
         """All that were counted, and the bad ones among them, by this slot's processes ever."""
         good, bad = (self._cells[place] for place in self._places)
@@ -63,6 +68,7 @@ class Split:
         policy: Policy,
         slow_s: float,
         sticky: bytes | None = None,
+        arm: Callable[..., Arm] = Arm,
     ) -> None:
         self.weight = weight
         self.tripped = False
@@ -73,9 +79,9 @@ class Split:
         self._ids = PredictionIds()
         self._policy = policy
         labels = {"deployment": deployment}
-        self.stable = Arm(slot, {**labels, "version": str(stable), "arm": "stable"}, slow_s)
+        self.stable = arm(slot, {**labels, "version": str(stable), "arm": "stable"}, slow_s)
         named = {**labels, "version": str(candidate), "arm": "candidate"}
-        self.candidate = Arm(slot, named, slow_s, self._on_harm)
+        self.candidate = arm(slot, named, slow_s, self._on_harm)
         self._seen = (*self.candidate.counts(), *self.stable.counts())
         self._evidence = Evidence()
 

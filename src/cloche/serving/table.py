@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cloche.core.errors import NotFoundError
 from cloche.serving.guard import Guard
+from cloche.serving.mirror import Mirror
 from cloche.serving.predictions import Predictions
 from cloche.serving.protocols.base import Dialect
 from cloche.serving.split import Arm, Split
@@ -24,12 +25,13 @@ class Way(NamedTuple):
 class Fork(NamedTuple):
     """A Fork is a path that stable and candidate share."""
 
-    split: Split
-    candidate: Way
+    split: Split | Mirror
+    #: Where those go that it takes: to the candidate, or to stable with a copy for the candidate.
+    taken: Way
 
     def choose(self, stable: Way, headers: Mapping[bytes, bytes]) -> Way:
         """Where a request with these headers goes."""
-        return self.candidate if self.split.takes(headers) else stable
+        return self.taken if self.split.takes(headers) else stable
 
 
 class Served(NamedTuple):
@@ -38,7 +40,7 @@ class Served(NamedTuple):
     stable: Predictions
     others: tuple[Predictions, ...] = ()
     candidate: Predictions | None = None
-    split: Split | None = None
+    split: Split | Mirror | None = None
 
     @property
     def versions(self) -> tuple[Predictions, ...]:
@@ -119,7 +121,11 @@ def _ways(served: Served) -> dict[bytes, Way]:
         for dialect in served.candidate.dialects:
             for path in (path.encode() for path in dialect.paths()):
                 way = ways[path]
-                if way.predictions is served.stable:
+                if way.predictions is not served.stable:
+                    continue
+                if isinstance(split, Mirror):
+                    ways[path] = way._replace(fork=Fork(split, way._replace(arm=split)))
+                else:
                     fork = Fork(split, Way(served.candidate, dialect, split.candidate))
                     ways[path] = way._replace(arm=split.stable, fork=fork)
     return ways

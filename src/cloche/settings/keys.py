@@ -244,13 +244,15 @@ KEYS = (
         path="online.*.rollout.strategy",
         kind=STRATEGY,
         default="canary",
-        meaning="How another version gets the traffic: canary (step by step) or blue-green (all at once).",
+        meaning="How another version goes out: canary (step by step), blue-green (all at once), shadow (copies of "
+        "requests, for nobody) or ab (a share of the callers, compared).",
     ),
     Key(
         path="online.*.rollout.steps",
         kind=STEPS,
         default=["5% for 10m", "50% for 10m", "100%"],
-        meaning="A canary's steps: the candidate's share of the traffic, and for how long at least.",
+        meaning="A canary's steps: the candidate's share of the traffic, and for how long at least. A shadow and "
+        "an ab have one.",
     ),
     Key(
         path="online.*.rollout.ramp",

@@ -15,7 +15,7 @@ from cloche.core.errors import ConfigError
 from cloche.core.machine import usable_cores
 from cloche.core.reference import parse_reference
 from cloche.core.units import parse_duration, parse_rate, parse_share, parse_size, shown
-from cloche.rollout.strategy import parse_steps
+from cloche.rollout.strategy import parse_step
 from cloche.settings.tree import Device, OnInvalid, OnMissing, StrategyName
 
 #: The most serving workers of one machine: each process needs a slot of the board.
@@ -181,7 +181,8 @@ def _steps(value: object) -> tuple[str, ...]:
     texts = value if isinstance(value, list) else []
     if not texts or not all(isinstance(one, str) for one in texts):
         raise _wrong(f"{shown(value)} is not a list of steps", 'write ["5% for 10m", "50% for 10m", "100%"]')
-    parse_steps(texts)
+    for text in texts:
+        parse_step(text)
     return tuple(texts)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from cloche.core.errors import ConfigError, NotFoundError
+from cloche.rollout.strategy import make_strategy
 from cloche.settings.reader import Reader
 from cloche.settings.tree import Access, Cache, Features, Objectives, Online, RolloutPlan, Serve, Settings, Tls
 
@@ -145,13 +146,23 @@ def _online(reader: Reader, name: str) -> Online | None:
 
 def _rollout(reader: Reader, table: tuple[str, ...]) -> RolloutPlan:
     strategy = reader.value(*table, "strategy")
-    if strategy != "canary":
-        for name in ("steps", "ramp"):
-            if reader.mentions(*table, name):
-                reader.blame((*table, name), f"{strategy} has no {name}", "leave it out, or write canary")
+    unused = {"canary": (), "blue-green": ("steps", "ramp"), "shadow": ("ramp", "bake"), "ab": ("ramp", "bake")}
+    for name in unused.get(strategy, ()):
+        if reader.mentions(*table, name):
+            reader.blame((*table, name), f"{strategy} has no {name}", "leave it out, or write canary")
+    steps = tuple(reader.value(*table, "steps") or ())
+    if strategy not in unused or strategy == "blue-green":
+        pass  # blamed already, or without steps
+    elif strategy == "canary" or reader.mentions(*table, "steps"):
+        try:
+            make_strategy(strategy, steps)
+        except ConfigError as error:
+            reader.blame((*table, "steps"), error.message, error.hint)
+    else:
+        steps = ()
     return RolloutPlan(
         strategy=strategy,
-        steps=tuple(reader.value(*table, "steps")),
+        steps=steps,
         ramp_s=reader.value(*table, "ramp"),
         bake_s=reader.value(*table, "bake"),
         margin=reader.value(*table, "margin"),

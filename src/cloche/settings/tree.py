@@ -13,7 +13,7 @@ from cloche.core.units import Rate
 OnInvalid = Literal["reject", "flag", "allow"]
 Device = Literal["cpu", "cuda"]
 OnMissing = Literal["reject", "null"]
-StrategyName = Literal["canary", "blue-green"]
+StrategyName = Literal["canary", "blue-green", "shadow", "ab"]
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +72,7 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A RolloutPlan is how another version gets a deployment's traffic; `margin` is a share, 0 to 1."""
 
     strategy: StrategyName
+    #: () where the strategy's own are meant.
     steps: tuple[str, ...]
     ramp_s: float
     bake_s: float

@@ -226,13 +226,13 @@ class Deployments:
             connection.execute(update(deployments).where(deployments.c.name == name).values(change))
             return True
 
-    def abort(self, name: str, number: int, who: str, why: str, *, block: bool) -> bool:
-        """Take the candidate off; with `block` nobody deploys it again until it is cleared."""
+    def abort(self, name: str, number: int, who: str, why: str, *, block: bool, how: str = "aborted") -> bool:
+        """Take the candidate off; with `block` nobody deploys it again until it is cleared. `how` it ended."""
         with fenced(self._store, self._lease) as connection:
             held = _find(connection, name)
             if held is None or held.rollout != number:
                 return False
-            self._end(connection, held, who, "aborted", why)
+            self._end(connection, held, who, how, why)
             change = {"candidate": None, "weight": 0, "rollout": None, "revision": _revision(connection)}
             connection.execute(update(deployments).where(deployments.c.name == name).values(change))
             if block:

@@ -1,0 +1,70 @@
+"""The arms of an A/B trial: besides what went wrong they sum what callers got, on the board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from cloche.core.board import Slot
+from cloche.core.signature import Columns
+from cloche.engine.batcher import Answer as Outcome
+from cloche.engine.engine import Prepared
+from cloche.serving.split import Arm
+
+#: Sums of an arm: `metric` is latency (seconds) or score, `sum` n, total or squares.
+SUMS = "cloche_trial_sums"
+#: The board holds whole numbers: a millionth.
+SCALE = 1_000_000
+METRICS = ("latency", "score")
+_STATS = ("n", "total", "squares")
+
+
+class MeteredArm(Arm):
+    """A MeteredArm sums the seconds of its answers, and their scores (see `score_of`)."""
+
+    __slots__ = ("_sums",)
+
+    def __init__(
+        self,
+        slot: Slot,
+        labels: Mapping[str, str],
+        slow_s: float,
+        on_bad: Callable[[], None] | None = None,
+        *,
+        trial: int,
+    ) -> None:
+        super().__init__(slot, labels, slow_s, on_bad)
+        self._sums = {
+            metric: [slot.series(**one) for one in sums_labels(labels, metric, trial)] for metric in METRICS
+        }
+
+    def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:
+        score = score_of(outcome[0])
+        if score is not None:
+            self._add("score", score)
+
+    def count(self, status: int, seconds: float) -> None:
+        super().count(status, seconds)
+        if status < 400:
+            self._add("latency", seconds)
+
+    def _add(self, metric: str, value: float) -> None:
+        n, total, squares = self._sums[metric]
+        cells = self._cells
+        cells[n] += 1
+        cells[total] += int(value * SCALE)
+        cells[squares] += int(value * value * SCALE)
+
+
+def sums_labels(labels: Mapping[str, str], metric: str, trial: int) -> list[dict[str, str]]:
+    """The labels of an arm's three sums of a metric."""
+    return [{**labels, "name": SUMS, "metric": metric, "trial": str(trial), "stat": stat} for stat in _STATS]
+
+
+def score_of(outputs: Columns) -> float | None:
+    """The mean over rows of the last class's probability; None of a model that gives none."""
+    chances = outputs.get("probabilities")
+    if chances is None or not len(chances):
+        return None
+    return float(np.mean(chances[..., -1]))
