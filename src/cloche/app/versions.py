@@ -167,7 +167,9 @@ class Versions:
     def _served(self, one: Wished, desired: Desired) -> Served:
         names = tuple(each.stable.deployment for each in desired.deployments)
         neighbours = names if len(names) > 1 else ()
-        stable = self._predictions(one.stable, neighbours, proven=True)
+        # in an A/B trial both are run the same way, or it would compare that
+        alike = one.trial is not None and one.trial.kind == "ab"
+        stable = self._predictions(one.stable, neighbours, proven=not alike)
         others = () if one.previous is None else (self._predictions(one.previous, neighbours, proven=True),)
         if one.trial is None:
             return Served(stable, others)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
+from cloche.app.deploy import find_deployment
 from cloche.app.standing import look
 from cloche.cli.here import open_here
 from cloche.cli.progress import Screen
 from cloche.cli.terminal import Terminal, moment, table
 from cloche.cli.tree import tree
+from cloche.core.errors import ConfigError
 from cloche.store.deployments import Deployments
 from cloche.store.events import list_events
 
@@ -25,6 +29,7 @@ def status(
     /,
     *,
     watch: Annotated[bool, Parameter(["-w", "--watch"])] = False,
+    html: Path | None = None,
     terminal: _Terminal,
 ) -> int:
     """Show which versions have the traffic, and how a rollout goes.
@@ -34,9 +39,17 @@ def status(
     name
         One deployment; all of them when not given.
     watch
-        Go on until Ctrl-C; exit code 0 then.
+        Go on until Ctrl-C.
+    html
+        Write the newest rollout of the deployment as a page to this file.
     """
     with open_here(terminal) as project:
+        if html is not None:
+            # what makes pages is of no use to who only looks
+            rollout_page = import_module("cloche.app.rollout_page").rollout_page
+            write_page(html, rollout_page(project.store, find_deployment(project, None, name).name))
+            terminal.answer("RolloutPage", {"path": html}, [str(html)])
+            return 0
         if watch:
             screen = Screen(terminal)
             told = max([0, *(one.id for one in list_events(project.store, name))])
@@ -51,6 +64,13 @@ def status(
     if not views:
         terminal.note("nothing was ever served here; start with  cloche up MODEL")
     return 0
+
+
+def write_page(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written: {error.strerror}", hint="name another file") from None
 
 
 def history(name: str | None = None, /, *, limit: int = 50, no_header: bool = False, terminal: _Terminal) -> None:

@@ -240,8 +240,8 @@ def differences(known: Known) -> dict[str, Difference]:
     """By metric how the candidate differs from stable; those together are wrong with a chance of 5 % at most."""
     seen = known.evidence
     errors = (
-        Sums(seen.stable, seen.stable_bad, seen.stable_bad),
-        Sums(seen.candidate, seen.candidate_bad, seen.candidate_bad),
+        Sums.of_share(seen.stable_bad, seen.stable),
+        Sums.of_share(seen.candidate_bad, seen.candidate),
     )
     metrics = {"errors": errors, **known.sums}
     found = {name: difference(*arms, _ALPHA / len(metrics)) for name, arms in metrics.items()}
@@ -269,7 +269,7 @@ def _added(sums: Sequence[Mapping[str, tuple[Sums, Sums]]]) -> dict[str, tuple[S
 
 
 def _sum(sums: Sequence[Sums]) -> Sums:
-    return Sums(*(sum(values) for values in zip(*map(msgspec.structs.astuple, sums), strict=True)))
+    return Sums(sum(one.n for one in sums), sum(one.total for one in sums), sum(one.squares for one in sums))
 
 
 def begin(

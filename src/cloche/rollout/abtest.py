@@ -22,11 +22,21 @@ LEAST = 100
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """Sums are a metric of one arm: how many values, their sum and that of their squares."""
+    """Sums are a metric of one arm: how many values, their sum and that of their squares.
+
+    `least` is what the variance is taken to be at least: a few values may all be the same by chance.
+    """
 
     n: int = 0
     total: float = 0.0
     squares: float = 0.0
+    least: float = 0.0
+
+    @classmethod
+    def of_share(cls, hits: int, n: int) -> Sums:
+        """The sums of n values that are 1 (hits) or 0; what never happened may happen next."""
+        share = (hits + 1) / (n + 2)
+        return cls(n, hits, hits, share * (1 - share))
 
     @property
     def mean(self) -> float:
@@ -34,7 +44,7 @@ class Sums(msgspec.Struct, frozen=True):
 
     @property
     def variance(self) -> float:
-        return max(0.0, self.squares / self.n - self.mean**2) if self.n else 0.0
+        return max(self.least, self.squares / self.n - self.mean**2) if self.n else self.least
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -65,6 +75,6 @@ def _half_width(sums: Sums, alpha: float) -> float:
     log = -2 * math.log(alpha)
     r2 = (log + math.log(log) + 1) / _TIGHTEST_AT
     n = sums.n
-    # an arm without any variance so far may have some: as if the next value were half a unit of its mean away
-    variance = sums.variance + (0.25 / n) * max(sums.mean**2, 1e-12)
+    # an arm without any variance so far may have some: as if the next value were half of its mean away
+    variance = sums.variance + (0.25 / n) * sums.mean**2
     return math.sqrt(variance * 2 * (n * r2 + 1) / (n**2 * r2) * math.log(math.sqrt(n * r2 + 1) / alpha))

@@ -1,0 +1,186 @@
+"""The intervals of an A/B trial: they hold the true difference whenever one looks, and are clear in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from cloche.rollout.abtest import LEAST, Difference, Sums, difference
+
+Floats = npt.NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int], Floats]
+
+ALPHA = 0.05
+RUNS = 400
+VALUES = 2_000
+CHUNK = 20
+
+
+def sums(values: Floats) -> Sums:
+    return Sums(len(values), float(values.sum()), float((values**2).sum()))
+
+
+def looks(values: Floats) -> list[Sums]:
+    """What one sees of an arm after each chunk of its values."""
+    totals, squares = np.cumsum(values), np.cumsum(values**2)
+    return [Sums(n, float(totals[n - 1]), float(squares[n - 1])) for n in range(CHUNK, len(values) + 1, CHUNK)]
+
+
+def normal(chance: np.random.Generator, n: int) -> Floats:
+    return chance.normal(5.0, 2.0, n)
+
+
+def rare(chance: np.random.Generator, n: int) -> Floats:
+    return (chance.random(n) < 0.01).astype(np.float64)
+
+
+def often(chance: np.random.Generator, n: int) -> Floats:
+    return (chance.random(n) < 0.3).astype(np.float64)
+
+
+def skewed(chance: np.random.Generator, n: int) -> Floats:
+    return chance.lognormal(0.0, 1.0, n)
+
+
+def never(chance: np.random.Generator, n: int) -> Floats:
+    return np.zeros(n)
+
+
+MEANS: dict[Draw, float] = {normal: 5.0, rare: 0.01, often: 0.3, skewed: math.exp(0.5), never: 0.0}
+
+
+def misses(stable: Draw, candidate: Draw, seed: int, *, unequal: int = 1) -> int:
+    """In how many of the runs the interval left out the true difference at any look."""
+    chance = np.random.default_rng(seed)
+    truth = MEANS[candidate] - MEANS[stable]
+    missed = 0
+    for _ in range(RUNS):
+        ones = looks(stable(chance, VALUES * unequal))[unequal - 1 :: unequal]
+        others = looks(candidate(chance, VALUES))
+        found = [difference(one, other, ALPHA) for one, other in zip(ones, others, strict=True)]
+        missed += any(each is not None and not each.low <= truth <= each.high for each in found)
+    return missed
+
+
+@pytest.mark.parametrize(
+    ("stable", "candidate", "unequal"),
+    [
+        (normal, normal, 1),
+        (rare, rare, 1),
+        (often, often, 1),
+        (skewed, skewed, 1),
+        # unlike arms, and one of many values beside one of few
+        (normal, skewed, 1),
+        (often, rare, 1),
+        (rare, rare, 19),
+        (skewed, skewed, 19),
+        (never, rare, 1),
+        (rare, never, 1),
+    ],
+)
+def test_the_interval_holds_the_difference_at_every_look(stable: Draw, candidate: Draw, unequal: int) -> None:
+    """But for a chance of `alpha`; as many runs as the binomial allows with one in a thousand."""
+    allowed = int(stats.binom.ppf(0.999, RUNS, ALPHA))
+    assert misses(stable, candidate, 1, unequal=unequal) <= allowed
+
+
+@pytest.mark.parametrize(
+    ("stable", "shift", "within"),
+    [(normal, 1.0, 800), (often, 0.2, 800), (skewed, 1.0, 1_500)],
+)
+def test_a_difference_that_is_there_becomes_clear_and_on_its_side(stable: Draw, shift: float, within: int) -> None:
+    chance = np.random.default_rng(2)
+    for sign in (1, -1):
+        for _ in range(20):
+            one, other = stable(chance, within), stable(chance, within) + sign * shift
+            found = difference(sums(one), sums(other), ALPHA)
+            assert found is not None
+            assert found.is_clear
+            assert (found.low > 0) == (sign > 0)
+            assert found.low <= sign * shift <= found.high
+
+
+def test_too_few_values_in_either_arm_say_nothing() -> None:
+    some = [Sums(n, n * 0.5, n * 0.5) for n in (0, LEAST - 1, LEAST)]
+    for one in some:
+        for other in some:
+            found = difference(one, other, ALPHA)
+            assert (found is not None) == (one.n == other.n == LEAST)
+
+
+def test_arms_that_never_varied_may_yet_do_so() -> None:
+    """A hundred times the same value is no proof that all will be; many times are."""
+    few = difference(Sums(100, 100.0, 100.0), Sums(100, 101.0, 102.01), ALPHA)
+    many = difference(Sums(100_000, 1e5, 1e5), Sums(100_000, 1.01e5, 102_010.0), ALPHA)
+    assert few is not None
+    assert many is not None
+    assert few.low < 0.0 < few.high
+    assert many.is_clear
+
+
+def test_arms_of_nothing_but_zeros_do_not_differ() -> None:
+    found = difference(Sums(1_000), Sums(1_000), ALPHA)
+    assert found is not None
+    assert (found.effect, found.is_clear) == (0.0, False)
+    assert found.low < 0.0 < found.high
+
+
+def test_what_floats_lose_makes_no_variance_below_nothing() -> None:
+    """The mean of the squares may come out a little below the square of the mean."""
+    assert Sums(3, 3 * 0.1, 3 * 0.1**2 - 1e-18).variance == 0.0
+    assert (Sums().mean, Sums().variance) == (0.0, 0.0)
+
+
+ARMS = st.builds(
+    lambda n, mean, spread: Sums(n, n * mean, n * (mean**2 + spread**2)),
+    st.integers(LEAST, 100_000),
+    st.floats(-100, 100),
+    st.floats(0, 100),
+)
+
+
+@given(ARMS, ARMS, st.floats(1e-6, 0.2))
+def test_arms_that_change_places_differ_the_other_way(one: Sums, other: Sums, alpha: float) -> None:
+    forth, back = difference(one, other, alpha), difference(other, one, alpha)
+    assert forth is not None
+    assert back is not None
+    assert (forth.effect, forth.candidate, forth.stable) == (-back.effect, other.n, one.n)
+    assert (back.candidate, back.stable) == (one.n, other.n)
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low))
+    assert forth.is_clear == back.is_clear
+    assert forth.low <= forth.effect == other.mean - one.mean <= forth.high
+
+
+@given(ARMS, ARMS, st.floats(1e-6, 0.1))
+def test_who_wants_to_be_surer_gets_a_wider_interval(one: Sums, other: Sums, alpha: float) -> None:
+    loose, sure = difference(one, other, 2 * alpha), difference(one, other, alpha)
+    assert loose is not None
+    assert sure is not None
+    assert sure.low <= loose.low <= loose.high <= sure.high
+
+
+def test_more_values_make_it_narrower() -> None:
+    widths = []
+    for n in (100, 1_000, 10_000, 100_000):
+        found = difference(Sums(n, 0.3 * n, 0.3 * n), Sums(n, 0.3 * n, 0.3 * n), ALPHA)
+        assert found is not None
+        widths.append(found.high - found.low)
+    assert widths == sorted(widths, reverse=True)
+    # no wider than twice what holds at one moment only
+    at_one_moment = 2 * stats.norm.ppf(1 - ALPHA / 2) * math.sqrt(2 * 0.21 / 1_000)
+    assert widths[1] <= 2.5 * at_one_moment
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clear"),
+    [(-1.0, 1.0, False), (0.0, 1.0, False), (-1.0, 0.0, False), (0.1, 1.0, True), (-1.0, -0.1, True)],
+)
+def test_it_is_clear_where_nothing_at_all_is_left_out(low: float, high: float, clear: bool) -> None:
+    assert Difference(0.0, low, high, 1, 1).is_clear is clear
