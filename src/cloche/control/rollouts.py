@@ -24,6 +24,8 @@ CLOCHE = "cloche"
 TICK_S = 1.0
 #: That an interval of an A/B trial is ever wrong.
 _ALPHA = 0.05
+#: Stable fails when so large a share of its answers is bad, of about that many of the last seconds.
+_FAILS, _LEAST_RECENT, _HALF_LIFE_S = 0.2, 20, 5.0
 
 
 class Proof(Protocol):
@@ -66,6 +68,8 @@ class Passage:
         self.proof = proof
         self.ticked = float("-inf")
         self.crashed: str | None = None
+        #: Stable's requests and bad answers, those of long ago counting little.
+        self.recent = (0.0, 0.0)
         #: What each machine sees of it, at the last look.
         self.sights: Mapping[str, Sight] = {}
 
@@ -132,6 +136,7 @@ class Rollouts:
             broken=broken,
             tripped=passage.crashed or (self._harm(passage) if trips else None),
             command=None if stored.command is None else Command(stored.command),
+            stable_fails=_fails(passage, plan.policy),
             found=_found(passage.rollout.strategy, passage.known),
         )
         fresh = advance(passage.rollout, seen)
@@ -155,6 +160,7 @@ class Rollouts:
             stable=sum(one.stable for one in fresh),
             stable_bad=sum(one.stable_bad for one in fresh),
         )
+        passage.recent = _decayed(passage.recent, seconds, tick)
         evidence = observe(known.evidence, tick, plan.policy)
         deaths = {name: sight.deaths for name, sight in passage.sights.items()}
         if any(count > known.deaths.get(name, count) for name, count in deaths.items()):
@@ -196,7 +202,7 @@ class Rollouts:
         if fresh.phase is Phase.ABORTED:
             harmed = seen.tripped is not None or seen.assessment.verdict is Verdict.FAILED
             by_hand = seen.command is Command.ABORT
-            why = fresh.why if by_hand or seen.tripped or seen.broken else self._harm(passage)
+            why = self._harm(passage) if fresh.why == seen.assessment.why else fresh.why
             self._keep(passage, fresh, stored)
             self._deployments.abort(
                 row.name, number, who if by_hand else CLOCHE, why, block=harmed and not by_hand
@@ -215,6 +221,8 @@ class Rollouts:
             if row.candidate is not None and (share != row.weight or moved):
                 told = _step(fresh) if moved else None
                 self._deployments.shift(row.name, number, share, who, told)
+            elif fresh.why.startswith("held") and not old.why.startswith("held"):
+                self._deployments.note(row.name, number, CLOCHE, "held", passage.row.candidate, fresh.why)
             elif fresh.paused != old.paused:
                 action = "paused" if fresh.paused else "resumed"
                 self._deployments.note(row.name, number, who, action, passage.row.candidate, fresh.why)
@@ -225,6 +233,19 @@ class Rollouts:
         passage.rollout = fresh
         state: Any = msgspec.to_builtins(fresh)
         self._deployments.keep(stored.id, state, msgspec.to_builtins(passage.known), stored.command)
+
+
+def _decayed(recent: tuple[float, float], seconds: float, tick: Tick) -> tuple[float, float]:
+    left = 0.5 ** (seconds / _HALF_LIFE_S)
+    return recent[0] * left + tick.stable, recent[1] * left + tick.stable_bad
+
+
+def _fails(passage: Passage, policy: Policy) -> str | None:
+    """How badly the stable version fails just now, where it clearly does more than it may."""
+    asked, bad = passage.recent
+    if asked < _LEAST_RECENT or policy.objective is None or bad / asked <= max(2 * policy.objective, _FAILS):
+        return None
+    return f"{bad / asked:.0%} of the answers of {passage.row.model}:{passage.row.stable} are bad"
 
 
 def describe_trial(strategy: Strategy, known: Known) -> str:

@@ -63,6 +63,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     #: Why a worker has taken its traffic off it, where one has.
     tripped: str | None = None
     command: Command | None = None
+    #: How badly stable fails by itself just now, where it does.
+    stable_fails: str | None = None
     #: What a trial has found out, once it has.
     found: str | None = None
 
@@ -82,6 +84,9 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
     if rollout.paused:
         return rollout
     last = len(rollout.strategy.steps) - 1
+    if rollout.phase is Phase.LOADING and seen.stable_fails is not None:
+        why = f"held: {seen.stable_fails}, and it is not the candidate's doing"
+        return msgspec.structs.replace(rollout, why=why)
     if rollout.phase is Phase.LOADING:
         return _enter(rollout, seen, Phase.STEPPING, 0, "every worker has it warm") if seen.is_ready else rollout
     if rollout.strategy.trial and seen.found is not None:
@@ -137,6 +142,9 @@ def _harm(rollout: Rollout, seen: Seen) -> str | None:
         return seen.tripped
     if seen.broken is not None and rollout.phase is Phase.LOADING:
         return seen.broken
+    if seen.stable_fails is not None and rollout.phase in (Phase.STEPPING, Phase.BAKING):
+        # it did not before the candidate had traffic, or that would not have begun
+        return f"{seen.stable_fails} since the candidate has traffic: that goes first"
     if seen.assessment.verdict is Verdict.FAILED and rollout.phase is not Phase.LOADING:
         return seen.assessment.why
     return None

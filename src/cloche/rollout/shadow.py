@@ -23,6 +23,7 @@ class Worst(msgspec.Struct, frozen=True):
     inputs: Mapping[str, Any]
     stable: Mapping[str, Any]
     candidate: Mapping[str, Any]
+    agrees: bool = False
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,8 @@ def compare(inputs: Columns, stable: Columns, candidate: Columns, seconds: tuple
         if not has_labels:
             near = gap <= _ABSOLUTE + _RELATIVE * np.maximum(np.abs(one), np.abs(other))
             agree &= near.all(axis=1)
-    worst = [row for row in np.argsort(-(difference + ~agree * 1e9))[:WORST] if difference[row] or not agree[row]]
+    order = np.lexsort((-difference, agree))[:WORST]
+    worst = [row for row in order if difference[row] or not agree[row]]
     return Tally(
         requests=1,
         rows=rows,
@@ -71,7 +73,13 @@ def compare(inputs: Columns, stable: Columns, candidate: Columns, seconds: tuple
         stable_s=seconds[0],
         candidate_s=seconds[1],
         worst=tuple(
-            Worst(float(difference[row]), _row(inputs, row), _row(stable, row), _row(candidate, row))
+            Worst(
+                float(difference[row]),
+                _row(inputs, row),
+                _row(stable, row),
+                _row(candidate, row),
+                agrees=bool(agree[row]),
+            )
             for row in worst
         ),
     )
@@ -79,7 +87,8 @@ def compare(inputs: Columns, stable: Columns, candidate: Columns, seconds: tuple
 
 def add(tallies: Sequence[Tally]) -> Tally:
     """All of them together; of the worst rows those that differ most."""
-    worst = sorted((one for tally in tallies for one in tally.worst), key=lambda one: -one.difference)
+    every = (one for tally in tallies for one in tally.worst)
+    worst = sorted(every, key=lambda one: (one.agrees, -one.difference))
     return Tally(
         **{
             name: sum(getattr(tally, name) for tally in tallies)
