@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.journeys.releases import Callers, history, release
-from tests.journeys.serving import again, cloche, until, up
+from tests.journeys.serving import Serving, again, cloche, until, up
 
 CONFIG = """
 [serve]
@@ -116,6 +116,43 @@ def test_an_alias_that_is_moved_by_hand_sends_the_version_out(folder: Path) -> N
         until(lambda: standing(folder)["ready"] == 2, "all is applied")
         assert shares(folder) == {"toy:1": 100.0}
         assert serving.ask("/predict/toy", {"x": [0.1, 0.2]}).headers["cloche-model"] == "toy:1"
+
+
+def test_what_the_file_says_now_is_applied_without_a_restart(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    config = folder / "cloche.toml"
+    with up(folder) as serving, Callers(serving.url, rate=100) as callers:
+        assert cloche(folder, "apply").stdout == "nothing to change\n"
+        changed = CONFIG.replace(
+            '"toy@champion"', '"toy:2"\ndeadline = "500ms"\naccess = { limits = { default = "1/h" } }'
+        )
+        changed = changed.replace('ramp = "1s"', 'ramp = "1s"\nsteps = ["50%", "100%"]')
+        changed += '\n[online.other]\nmodel = "toy:1"\n'
+        config.write_text(changed.replace("workers = 2", "workers = 1"))
+        told = cloche(folder, "apply", "--dry-run").stdout
+        for words in (
+            "0.5",
+            "toy:2",
+            "by steps: 5 % → 50 % → 100 %",
+            "with the next start",
+            "access.limits.default",
+        ):
+            assert words in told
+        assert serving.ask("/predict/other", {"x": [0.1, 0.2]}).status == 404
+        config.write_text(changed.replace('access = { limits = { default = "1/h" } }', ""))
+        assert cloche(folder, "apply", "--wait", "--timeout", "2m").returncode == 0
+        assert lives(serving, "toy") == "toy:2"
+        assert lives(serving, "other") == "toy:1"
+        assert json.loads(cloche(folder, "apply", "--json").stdout)["items"] == []
+        config.write_text(CONFIG.replace("toy@champion", "toy:2"))
+        cloche(folder, "apply")
+        until(lambda: serving.ask("/predict/other", {"x": [0.1, 0.2]}).status == 404, "it is gone")
+        assert lives(serving, "toy") == "toy:2"
+    assert not callers.failed()
+
+
+def lives(serving: Serving, name: str) -> str:
+    return serving.ask(f"/predict/{name}", {"x": [0.1, 0.2]}).headers["cloche-model"]
 
 
 def test_a_version_that_can_t_be_loaded_is_never_asked(folder: Path) -> None:

@@ -101,7 +101,7 @@ class ModelApp:
         self._desired = Desired(revision=0, deployments=(Wished(stable=deployed),))
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
-        self._keys = FollowedKeys(config.keys)
+        self._keys = FollowedKeys(config.keys, config.database)
         self._apps: dict[asyncio.AbstractEventLoop, App] = {}
 
     def __repr__(self) -> str:
@@ -197,10 +197,8 @@ class ModelApp:
     def _load(self) -> Loaded:
         if self._loaded is None:
             self._place = _Place(self)
+            self._keys = FollowedKeys(self._config.keys, self._config.database)
             loaded = load(self._deployed, self._config.trusted, self._config.load_timeout_s)
-            if self._desired.needs_keys:
-                self._keys = FollowedKeys(self._config.keys)
-                self._keys.follow(self._config.database)
             self._loaded = loaded
         return self._loaded
 

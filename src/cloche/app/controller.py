@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cloche.app.describe import Machine, Shelf, alias_of, policy_of, strategy_of
-from cloche.app.desired import write_desired
+from cloche.app.desired import stamp, write_desired
 from cloche.app.refusals import check_code, check_device, check_memory
 from cloche.app.trial import ProcessProof, TrialTask
 from cloche.control.fleet import Fleet
@@ -34,9 +34,12 @@ _log = logging.getLogger("cloche.controller")
 
 
 class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A ControllerConfig is what `cloche up` hands to the controller; workers follow the file `desired`."""
+    """A ControllerConfig is what `cloche up` hands to the controller; workers follow the file `desired`.
 
-    machine: Machine
+    `machine` is the file of a Machine, which `cloche apply` replaces.
+    """
+
+    machine: str
     desired: str
 
 
@@ -56,17 +59,17 @@ class _Refused:
 class Controller:
     """A Controller makes what is served match what the store says; `turn` is one look."""
 
-    def __init__(self, config: ControllerConfig, store: Store, member: Member) -> None:
+    def __init__(self, config: ControllerConfig, machine: Machine, store: Store, member: Member) -> None:
         self._store = store
-        self._shelf = Shelf(config.machine, store)
-        self._machine = config.machine
+        self._machine_file = Path(config.machine)
         self._file = Path(config.desired)
-        self._online = {one.name: one for one in config.machine.online}
+        self._read = stamp(self._machine_file)
+        self._take(machine)
         # who shares a database may not be alone
-        self._lease = Lease(store, config.machine.id) if store.is_shared else None
+        self._lease = Lease(store, machine.id) if store.is_shared else None
         watch = Watch(member.board, self._file.parent)
-        machines = Machines(store, config.machine.id) if store.is_shared else None
-        self._fleet = Fleet(watch, config.machine.id, machines)
+        machines = Machines(store, machine.id) if store.is_shared else None
+        self._fleet = Fleet(watch, machine.id, machines)
         self._deployments = Deployments(store, self._lease)
         self._rollouts = Rollouts(store, self._fleet, lease=self._lease, plan=self._plan, prove=self._prove)
         self._leads = self._lease is None
@@ -77,6 +80,10 @@ class Controller:
 
     def turn(self) -> None:
         """Take over what changed, and, as the leader, go on with what is under way. Raises ClocheError."""
+        fresh = stamp(self._machine_file)
+        if fresh != self._read:
+            self._take(read_machine(self._machine_file))
+            self._read, self._seen = fresh, None
         revision = self._store.revision()
         if revision != self._seen:
             rows = self._shelf.deployments.list()
@@ -96,6 +103,11 @@ class Controller:
             self._followed = revision
         self._cool()
         self._rollouts.turn(self._rows)
+
+    def _take(self, machine: Machine) -> None:
+        self._machine = machine
+        self._shelf = Shelf(machine, self._store)
+        self._online = {one.name: one for one in machine.online}
 
     def close(self) -> None:
         self._rollouts.close()
@@ -158,6 +170,10 @@ class Controller:
         return ProcessProof(task, self._file.parent)
 
 
+def read_machine(path: Path) -> Machine:
+    return msgspec.json.decode(path.read_bytes(), type=Machine)
+
+
 def main() -> None:
     member = Member.from_fd(int(sys.argv[1]))
     logs = log.start(sys.stderr, colour=member.colour)
@@ -165,8 +181,9 @@ def main() -> None:
     member.on_drain(stop.set)
     try:
         config = msgspec.convert(member.config, ControllerConfig)
-        with Store(config.machine.database) as store:
-            controller = Controller(config, store, member)
+        machine = read_machine(Path(config.machine))
+        with Store(machine.database) as store:
+            controller = Controller(config, machine, store, member)
             member.ready()
             _run(controller, stop)
             controller.close()

@@ -27,6 +27,10 @@ from cloche.store.trust import TrustedKeys
 _NOBODY_WANTS = 0.1
 
 
+#: In the runtime folder: the Machine as it is served.
+MACHINE_FILE = "machine.json"
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A Machine is how this machine serves what the store says; `hosts` are sockets by the digest they run."""
 

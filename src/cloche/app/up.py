@@ -9,8 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
+
 from cloche.app.choose import Chosen, choose, choose_all
-from cloche.app.desired import FILE, write_desired
+from cloche.app.describe import MACHINE_FILE
+from cloche.app.desired import FILE, replace, write_desired
 from cloche.app.project import Project
 from cloche.app.refusals import check_storage
 from cloche.app.wish import make_wish, python_command, settle
@@ -57,8 +60,9 @@ def up(
         chosen = choose_all(project, progress) if model is None else [choose(project, model, progress=progress)]
     note_limits(project, chosen, note)
     chosen = settle(project, chosen, whoami())
-    wish, desired = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
+    wish, desired, machine = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
     write_desired(desired, runtime / FILE)
+    replace(runtime / MACHINE_FILE, msgspec.json.encode(machine))
     project.close()
     become_supervisor(wish | {"colour": colour}, runtime)
 

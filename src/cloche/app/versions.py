@@ -126,6 +126,8 @@ class Versions:
 
     def table(self, desired: Desired) -> Table:
         """The table of what is desired, having loaded what is new. Raises ClocheError where that can't be."""
+        if desired.needs_keys:
+            self._keys.follow()
         for one in desired.deployments:
             for version in one.versions:
                 key = _key(version)
@@ -200,9 +202,9 @@ class Versions:
         return Predictions(deployment, dialects_for(live), self._guard(one))
 
     def _guard(self, one: DeploymentConfig) -> Guard:
+        policy = Policy(keys_required=one.keys_required, loopback=self._loopback, limits=one.limits)
         guard = self._guards.get(one.deployment)
-        if guard is None:
-            policy = Policy(keys_required=one.keys_required, loopback=self._loopback, limits=one.limits)
+        if guard is None or guard.policy != policy:
             limiter = RateLimiter(self._place.board, self._place.slot, one.deployment)
             guard = self._guards[one.deployment] = Guard(policy, self._keys, limiter)
         return guard

@@ -12,7 +12,7 @@ import msgspec
 
 from cloche.app.banner import Facts, Server, banner
 from cloche.app.choose import Chosen
-from cloche.app.describe import Machine, Shelf
+from cloche.app.describe import MACHINE_FILE, Machine, Shelf
 from cloche.app.desired import FILE, DeploymentConfig, Desired
 from cloche.app.features import outward
 from cloche.app.project import Project
@@ -59,10 +59,10 @@ def make_wish(
     *,
     tls_elsewhere: bool = False,
     as_json: bool = False,
-) -> tuple[dict[str, Any], Desired]:
+) -> tuple[dict[str, Any], Desired, Machine]:
     """The JSON wish for the supervisor, everything in it checked that can be checked before the start.
 
-    What the workers are to serve comes with it; `chosen` is settled.
+    What the workers are to serve, and the machine that it was made of, come with it; `chosen` is settled.
     """
     settings = project.settings
     serve = settings.serve
@@ -98,13 +98,12 @@ def make_wish(
         "drain_s": max(_LEAST_DRAIN_S, desired.deadline_s + _GRACE_S),
         "model": ", ".join(str(one.version) for one in chosen),
     }
-    # keys, trust and versions change while it runs: a wish that differs there is the same
+    # keys, trust, versions and how each is run change while it runs: a wish that differs there is the same
     settled = [_without(worker, "keys", "trusted"), hosts]
-    tables = [_without(msgspec.to_builtins(one.online), "model") for one in chosen]
     server = Server(host=serve.host, workers=serve.workers, encrypted=serve.tls is not None, data=settings.data)
-    controller = {"machine": msgspec.to_builtins(machine), "desired": str(runtime / FILE)}
+    controller = {"machine": str(runtime / MACHINE_FILE), "desired": str(runtime / FILE)}
     wish |= {
-        "digest": _digest([_without(wish, "model"), settled, tables, serve.workers, sys.executable]),
+        "digest": _digest([_without(wish, "model"), settled, serve.workers, sys.executable]),
         "banner": banner(server, facts, runtime, as_json=as_json),
         "groups": [
             _group("host", len(hosts), "cloche.app.host", hosts),
@@ -112,7 +111,7 @@ def make_wish(
             _group("controller", 1, "cloche.app.controller", controller),
         ],
     }
-    return wish, desired
+    return wish, desired, machine
 
 
 def _check(

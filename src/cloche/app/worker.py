@@ -50,9 +50,7 @@ async def _run(config: WorkerConfig, desired: Desired, member: Member) -> None:
         slot.cells[slot.series(name="cloche_refused_total", reason=code)] += 1
 
     state.refused = refused
-    keys = FollowedKeys(config.keys)
-    if desired.needs_keys:
-        keys.follow(config.database)
+    keys = FollowedKeys(config.keys, config.database)
     loop = asyncio.get_running_loop()
     versions = Versions(
         lambda one: load(one, config.trusted, config.load_timeout_s),

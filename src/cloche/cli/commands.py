@@ -14,6 +14,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Send a version out to callers, step by step, and take it back if it harms.",
         "cloche deploy fraud:4 --wait",
     ),
+    "apply": (
+        "cloche.cli.apply:apply",
+        "Take over what cloche.toml says now, without a restart.",
+        "cloche apply --dry-run",
+    ),
     "status": (
         "cloche.cli.status:status",
         "Show which versions have the traffic, and how a rollout goes.",

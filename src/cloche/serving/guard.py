@@ -49,7 +49,7 @@ class Guard:
         limiter: RateLimiter,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._policy = policy
+        self.policy = policy
         self._keys = keys
         self._limiter = limiter
         self._clock = clock
@@ -59,8 +59,8 @@ class Guard:
     def admit_prediction(self, headers: Mapping[bytes, bytes]) -> None:
         """A prediction: the key where one is needed, then its rate limit."""
         name, key_id = ANYBODY, ANYBODY
-        if self._policy.keys_required or (self._limits and b"authorization" in headers):
-            name, key_id = self._identify(headers, "predict", required=self._policy.keys_required)
+        if self.policy.keys_required or (self._limits and b"authorization" in headers):
+            name, key_id = self._identify(headers, "predict", required=self.policy.keys_required)
         if self._limits:
             rate = self._limits.get(name) or self._limits.get(EVERY_OTHER)
             if rate is not None:
@@ -72,9 +72,9 @@ class Guard:
             return
         scope = OPERATIONS.get(path.split(b"/", 2)[1])
         if scope is not None:
-            if not self._policy.loopback:
+            if not self.policy.loopback:
                 self._identify(headers, scope, required=True)
-        elif self._policy.keys_required:
+        elif self.policy.keys_required:
             self._identify(headers, "predict", required=True)
 
     def _identify(self, headers: Mapping[bytes, bytes], scope: str, *, required: bool) -> tuple[str, str]:

@@ -19,19 +19,23 @@ class FollowedKeys:
     """FollowedKeys is a KeyRing that is replaced whole when the store says that something changed.
 
     The store is polled, so that a revoked key is refused within a second; while it is out of reach the keys
-    that were known last go on.
+    that were known last go on. Without a URL the keys stay those of the start.
     """
 
-    def __init__(self, records: Iterable[KeyRecord]) -> None:
+    def __init__(self, records: Iterable[KeyRecord], url: str | None = None) -> None:
         self._ring = KeyRing(records)
+        self._url = url
+        self._follows = False
         self._stop = threading.Event()
 
     def __call__(self) -> KeyRing:
         return self._ring
 
-    def follow(self, url: str) -> None:
-        """Start the side thread; it ends with the process or at `close`."""
-        threading.Thread(target=self._poll, args=(url,), name="keys", daemon=True).start()
+    def follow(self) -> None:
+        """Start the side thread, once; it ends with the process or at `close`."""
+        if self._url is not None and not self._follows:
+            self._follows = True
+            threading.Thread(target=self._poll, args=(self._url,), name="keys", daemon=True).start()
 
     def close(self) -> None:
         self._stop.set()

@@ -100,6 +100,17 @@ class Deployments:
                 self._tell(connection, name, None, who, "started", resolved, f"{asked} was asked for")
             return _require(connection, name)
 
+    def ask(self, name: str, asked: str, resolved: int) -> None:
+        """Something else, or another version by the same name, is asked for now; who has the traffic stays."""
+        with self._store.change() as connection:
+            change = {"asked": asked, "resolved": resolved}
+            connection.execute(update(deployments).where(deployments.c.name == name).values(change))
+
+    def touch(self) -> None:
+        """Have every process look again."""
+        with self._store.change():
+            pass
+
     def begin(self, name: str, candidate: int, plan: Mapping[str, Any], who: str, why: str) -> int:
         """Begin a rollout and return its number.
 

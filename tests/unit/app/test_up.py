@@ -66,7 +66,9 @@ def project(packed: Path, short: Path) -> Iterator[Project]:
 
 def planned(project: Project, model: str | None = "churn", **options: Any) -> tuple[dict[str, Any], Desired]:
     chosen = choose_all(project) if model is None else [choose(project, model)]
-    return make_wish(project, settle(project, chosen, "tests"), runtime_folder(project.settings), **options)
+    runtime = runtime_folder(project.settings)
+    wish, desired, _ = make_wish(project, settle(project, chosen, "tests"), runtime, **options)
+    return wish, desired
 
 
 def wish_of(project: Project, model: str | None = "churn", **options: Any) -> dict[str, Any]:

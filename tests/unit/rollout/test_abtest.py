@@ -27,10 +27,13 @@ def sums(values: Floats) -> Sums:
     return Sums(len(values), float(values.sum()), float((values**2).sum()))
 
 
-def looks(values: Floats) -> list[Sums]:
+def looks(draw: Draw, values: Floats) -> list[Sums]:
     """What one sees of an arm after each chunk of its values."""
+    at = range(CHUNK, len(values) + 1, CHUNK)
     totals, squares = np.cumsum(values), np.cumsum(values**2)
-    return [Sums(n, float(totals[n - 1]), float(squares[n - 1])) for n in range(CHUNK, len(values) + 1, CHUNK)]
+    if draw in SHARES:
+        return [Sums.of_share(int(totals[n - 1]), n) for n in at]
+    return [Sums(n, float(totals[n - 1]), float(squares[n - 1])) for n in at]
 
 
 def normal(chance: np.random.Generator, n: int) -> Floats:
@@ -54,6 +57,8 @@ def never(chance: np.random.Generator, n: int) -> Floats:
 
 
 MEANS: dict[Draw, float] = {normal: 5.0, rare: 0.01, often: 0.3, skewed: math.exp(0.5), never: 0.0}
+#: Metrics that are a share of what happened, such as errors.
+SHARES = (rare, often, never)
 
 
 def misses(stable: Draw, candidate: Draw, seed: int, *, unequal: int = 1) -> int:
@@ -62,8 +67,8 @@ def misses(stable: Draw, candidate: Draw, seed: int, *, unequal: int = 1) -> int
     truth = MEANS[candidate] - MEANS[stable]
     missed = 0
     for _ in range(RUNS):
-        ones = looks(stable(chance, VALUES * unequal))[unequal - 1 :: unequal]
-        others = looks(candidate(chance, VALUES))
+        ones = looks(stable, stable(chance, VALUES * unequal))[unequal - 1 :: unequal]
+        others = looks(candidate, candidate(chance, VALUES))
         found = [difference(one, other, ALPHA) for one, other in zip(ones, others, strict=True)]
         missed += any(each is not None and not each.low <= truth <= each.high for each in found)
     return missed
@@ -125,17 +130,30 @@ def test_arms_that_never_varied_may_yet_do_so() -> None:
     assert many.is_clear
 
 
-def test_arms_of_nothing_but_zeros_do_not_differ() -> None:
-    found = difference(Sums(1_000), Sums(1_000), ALPHA)
+@pytest.mark.parametrize("arm", [Sums(1_000), Sums.of_share(0, 1_000), Sums.of_share(1_000, 1_000)])
+def test_arms_that_always_are_the_same_do_not_differ(arm: Sums) -> None:
+    found = difference(arm, arm, ALPHA)
     assert found is not None
     assert (found.effect, found.is_clear) == (0.0, False)
-    assert found.low < 0.0 < found.high
+
+
+def test_what_never_happened_may_happen_next() -> None:
+    nothing, little = Sums.of_share(0, 100), Sums.of_share(3, 100)
+    assert (nothing.mean, little.mean) == (0.0, 0.03)
+    assert 0.0 < nothing.variance < little.variance
+    assert Sums.of_share(100, 100).variance == pytest.approx(nothing.variance)
+    # the guess is no more than a floor, and none is left of it where there is much to go by
+    assert Sums.of_share(3_000, 10_000).variance == pytest.approx(0.21, rel=1e-3)
+    found = difference(nothing, little, ALPHA)
+    assert found is not None
+    assert not found.is_clear
 
 
 def test_what_floats_lose_makes_no_variance_below_nothing() -> None:
     """The mean of the squares may come out a little below the square of the mean."""
     assert Sums(3, 3 * 0.1, 3 * 0.1**2 - 1e-18).variance == 0.0
     assert (Sums().mean, Sums().variance) == (0.0, 0.0)
+    assert Sums(least=0.25).variance == Sums(4, 4.0, 4.0, 0.25).variance == 0.25
 
 
 ARMS = st.builds(

