@@ -133,7 +133,7 @@ def test_what_the_file_says_now_is_applied_without_a_restart(folder: Path) -> No
         for words in (
             "0.5",
             "toy:2",
-            "by steps: 5 % → 50 % → 100 %",
+            "by steps: 50 % → 100 %",
             "with the next start",
             "access.limits.default",
         ):
