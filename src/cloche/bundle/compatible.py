@@ -16,7 +16,7 @@ def breaks(before: Signature, after: Signature) -> tuple[str, ...]:
     words = []
     for old in before.inputs:
         words += _differs("input", old, inputs.pop(old.name, None))
-    words += [f"input {name} is new and must be sent" for name, field in inputs.items() if not field.missing]
+    words += [f"input {name} is new and must be sent" for name, field in inputs.items() if not field.takes_null]
     for old in before.outputs:
         found = outputs.get(old.name)
         words += _differs("output", old, found)

@@ -60,6 +60,16 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def numpy_type(self) -> np.dtype[Any]:
         return NUMPY_TYPES[self.datatype]
 
+    @property
+    def takes_null(self) -> bool:
+        """Whether a null can be a value: an array of integers or booleans has no place for one."""
+        return self.missing and (self.datatype in FLOATS or self.datatype == "BYTES")
+
+    def nulls(self, rows: int) -> Array:
+        """A column of so many nulls."""
+        shape = (rows, *(max(size, 0) for size in self.shape[1:]))
+        return np.full(shape, None if self.datatype == "BYTES" else np.nan, self.numpy_type)
+
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """A Signature is what goes into a model and what comes out, in order."""

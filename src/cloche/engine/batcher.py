@@ -167,7 +167,7 @@ class Batcher:
         self._thread: ThreadPoolExecutor | None = None
         self._thread_is_busy = False
         self.allow_inline(True)
-        self._loop = loop or asyncio.get_running_loop()
+        self.loop = loop or asyncio.get_running_loop()
 
     def allow_inline(self, allowed: bool) -> None:
         """Whether calls that are short enough run in the event loop; those that leave the process never do."""
@@ -179,7 +179,7 @@ class Batcher:
 
     def submit(self, prepared: Prepared, deadline: float, now: float) -> asyncio.Future[Answer]:
         """Queue one request; `deadline` and `now` are readings of the clock (time.monotonic)."""
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        future: asyncio.Future[Answer] = self.loop.create_future()
         self.put(prepared, deadline, now, future)
         return future
 
@@ -198,7 +198,7 @@ class Batcher:
         self._rows_waiting += prepared.rows
         if not self._flush_is_due and not self._thread_is_busy:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         if not self.is_inline(prepared.rows):
             self._time(waiting, now)
 
@@ -251,7 +251,7 @@ class Batcher:
             self._expire_at(waiting.receiver, waiting.deadline, now)
 
     def _expire_at(self, receiver: Receiver, deadline: float, now: float) -> None:
-        timer = self._loop.call_later(max(0.0, deadline - now), self._expire, receiver)
+        timer = self.loop.call_later(max(0.0, deadline - now), self._expire, receiver)
         receiver.add_done_callback(lambda _: timer.cancel())
 
     def _expire(self, receiver: Receiver) -> None:
@@ -283,7 +283,7 @@ class Batcher:
     def _flush_later(self) -> None:
         if self._waiting and not self._flush_is_due and not self._thread_is_busy:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
 
     def _run_on_thread(self, batch: list[Waiting], now: float) -> None:
         if self._thread is None:
@@ -292,7 +292,7 @@ class Batcher:
         self._busy_until = now + self.cost.seconds(sum(one.prepared.rows for one in batch))
         for one in (*batch, *self._waiting):
             self._time(one, now)  # who came for a turn of the loop now waits for the thread
-        running = self._loop.run_in_executor(self._thread, self._run, batch)
+        running = self.loop.run_in_executor(self._thread, self._run, batch)
 
         def done(outcome: asyncio.Future[tuple[list[Columns | ClocheError], float]]) -> None:
             self._thread_is_busy = False

@@ -74,7 +74,7 @@ class App:
     async def _predict(self, way: Way, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         if way.fork is not None:
-            way = way.fork.choose(way, headers)
+            way = way.fork.choose(way, headers, scope["query_string"])
         predictions = way.predictions
         asked = predictions.begin(way.dialect, headers, way.arm)
         status = GONE

@@ -14,8 +14,10 @@ from cloche.serving.split import Arm
 
 #: Sums of an arm: `metric` is latency (seconds) or score, `sum` n, total or squares.
 SUMS = "cloche_trial_sums"
-#: The board holds whole numbers: a millionth.
-SCALE = 1_000_000
+#: The board holds whole numbers: a millionth of a millionth, as the square of a short time is next to nothing.
+SCALE = 10**12
+#: Where sums are no longer added to: there is evidence enough.
+_FULL = 2**62
 METRICS = ("latency", "score")
 _STATS = ("n", "total", "squares")
 
@@ -40,18 +42,20 @@ class MeteredArm(Arm):
         }
 
     def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:
-        score = score_of(outcome[0])
+        score = score_of(outcome[0]) if outcome[1] >= 0 else None  # out of the cache it is known already
         if score is not None:
             self._add("score", score)
 
-    def count(self, status: int, seconds: float) -> None:
-        super().count(status, seconds)
+    def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] | None = None) -> None:
+        super().count(status, seconds, headers)
         if status < 400:
             self._add("latency", seconds)
 
     def _add(self, metric: str, value: float) -> None:
         n, total, squares = self._sums[metric]
         cells = self._cells
+        if max(value, value * value) * SCALE + max(cells[total], cells[squares]) > _FULL:
+            return
         cells[n] += 1
         cells[total] += int(value * SCALE)
         cells[squares] += int(value * value * SCALE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 
@@ -25,7 +26,17 @@ class Mirror(Arm):
     What the candidate can't take without using more than a fifth of a core is left out. `tally` is what was found.
     """
 
-    __slots__ = ("_deadline_s", "_engine_batcher", "_free_at", "_ids", "_salt", "_sticky", "tally", "weight")
+    __slots__ = (
+        "_deadline_s",
+        "_engine_batcher",
+        "_free_at",
+        "_ids",
+        "_loop",
+        "_salt",
+        "_sticky",
+        "tally",
+        "weight",
+    )
 
     def __init__(
         self, candidate: Batcher, *, rollout: int, deadline_s: float, sticky: bytes | None = None
@@ -33,6 +44,7 @@ class Mirror(Arm):
         self.weight = 0
         self.tally = Tally()
         self._engine_batcher = candidate
+        self._loop = candidate.loop
         self._deadline_s = deadline_s
         self._salt = rollout.to_bytes(8, "big")
         self._sticky = sticky
@@ -46,23 +58,36 @@ class Mirror(Arm):
         key = headers.get(self._sticky) if self._sticky is not None else None
         return choose(key or self._ids.next().encode(), self._salt, self.weight)
 
-    def count(self, status: int, seconds: float) -> None:
+    def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] | None = None) -> None:
         """Nobody's answer is the candidate's."""
 
     def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:
-        now = time.monotonic()
         if prepared is None or outcome[1] < 0:  # out of the cache
             return
+        if asyncio._get_running_loop() is self._loop:
+            self._copy(prepared, outcome)
+        else:  # the answer to a large body is made on a side thread
+            self._loop.call_soon_threadsafe(self._copy, prepared, outcome)
+
+    def _copy(self, prepared: Prepared, outcome: Outcome) -> None:
+        now = time.monotonic()
         if now < self._free_at:
             self.tally = add([self.tally, Tally(dropped=1)])
             return
         batcher = self._engine_batcher
         try:
-            copy = batcher.engine.prepare(prepared.columns)
+            copy = batcher.engine.prepare(self._widened(prepared))
             self._free_at = now + batcher.cost.seconds(copy.rows) / _MOST_OF_A_CORE
             batcher.put(copy, now + self._deadline_s, now, Pair(self._found, prepared.columns, outcome))
         except ClocheError:
             self.tally = add([self.tally, Tally(failed=1)])
+
+    def _widened(self, prepared: Prepared) -> Columns:
+        """The columns with nulls for what the candidate has besides, as if the caller had left them out."""
+        new = [one for one in self._engine_batcher.engine.signature.inputs if one.name not in prepared.columns]
+        if not new:
+            return prepared.columns
+        return {**prepared.columns, **{one.name: one.nulls(prepared.rows) for one in new if one.takes_null}}
 
     def _found(self, tally: Tally) -> None:
         self.tally = add([self.tally, tally])

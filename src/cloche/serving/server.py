@@ -160,7 +160,7 @@ class Connection(HttpToolsProtocol):
         if b"connection" in headers and self.parser.get_http_version() == "1.0":
             keeps = False
         if way.fork is not None:
-            way = way.fork.choose(way, headers)
+            way = way.fork.choose(way, headers, query)
         exchange = Exchange(way, self.worker_state, self.transport, self._on_exchanged, keep_alive=keeps)
         self._asked = (headers, query)
         self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is a cycle of its own

@@ -29,8 +29,12 @@ class Fork(NamedTuple):
     #: Where those go that it takes: to the candidate, or to stable with a copy for the candidate.
     taken: Way
 
-    def choose(self, stable: Way, headers: Mapping[bytes, bytes]) -> Way:
-        """Where a request with these headers goes."""
+    def choose(self, stable: Way, headers: Mapping[bytes, bytes], query: bytes) -> Way:
+        """Where a request with these headers and this query goes. One that names a version is in no arm."""
+        if query:
+            for way in (stable, self.taken):
+                if query == b"version=" + way.predictions.deployment.version:
+                    return way._replace(arm=None)
         return self.taken if self.split.takes(headers) else stable
 
 

@@ -16,7 +16,7 @@ from cloche.core.signature import INTEGERS, Array, Columns, Field, Signature
 from cloche.serving.bodies.layout import Layout, spread
 from cloche.serving.protocols.base import MOST_ELEMENTS
 from cloche.serving.protocols.values import read_values
-from cloche.serving.protocols.wire_types import MOST_ROWS, takes_null, too_many
+from cloche.serving.protocols.wire_types import MOST_ROWS, too_many
 
 #: Bytes that the columns of a Parquet file may hold once they are inflated.
 _MOST_BYTES = 512 * 1024 * 1024
@@ -144,7 +144,7 @@ def _to_array(field: Field, column: Any) -> Array | None:
             return None
         shape.append(size)
         column = inner
-    if column.null_count and not takes_null(field):
+    if column.null_count and not field.takes_null:
         return None
     if field.datatype == "BYTES":
         return np.array(column.to_pylist(), dtype=object).reshape(shape) if _is_text(column.type) else None

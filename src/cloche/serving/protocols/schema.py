@@ -9,7 +9,6 @@ import numpy as np
 
 from cloche.core.signature import FLOATS, INTEGERS, Columns, Field, Signature
 from cloche.serving.protocols.base import Live
-from cloche.serving.protocols.wire_types import takes_null
 
 #: An example of more values is told in words.
 MOST_SHOWN = 1_000
@@ -28,7 +27,7 @@ def input_schema(field: Field) -> dict[str, Any]:
         scalar = {"type": "integer", "minimum": int(limits.min), "maximum": min(int(limits.max), 2**63 - 1)}
     else:
         scalar = {"type": "boolean" if field.datatype == "BOOL" else "string"}
-    if takes_null(field):
+    if field.takes_null:
         scalar["type"] = [scalar["type"], "null"]
     schema = _nested(scalar, field.shape[1:])
     notes = []

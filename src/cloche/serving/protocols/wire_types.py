@@ -27,11 +27,6 @@ def _largest(field: Field) -> float:
     return math.nextafter(float(limits.max) + half_a_step, 0.0)
 
 
-def takes_null(field: Field) -> bool:
-    """Whether a null can be a value of the field: an array of integers or booleans has no place for one."""
-    return field.missing and (field.datatype in FLOATS or field.datatype == "BYTES")
-
-
 def fast_type(field: Field) -> Any:
     """The type that a value of the field is decoded to: as `python_type`, but the floats of an array have no
     bounds yet, since they are checked for less where they are packed."""
@@ -54,7 +49,7 @@ def python_type(field: Field) -> Any:
         inner = Annotated[int, msgspec.Meta(ge=int(low), le=int(high))]
     else:
         inner = bool if field.datatype == "BOOL" else str
-    if takes_null(field):
+    if field.takes_null:
         inner = inner | None
     for size in reversed(field.shape[1:]):
         limits_of_list = msgspec.Meta(min_length=size, max_length=size) if size >= 0 else msgspec.Meta()
