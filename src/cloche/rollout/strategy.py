@@ -83,13 +83,15 @@ def make_strategy(name: str, steps: Sequence[str] = (), metric: Metric = "") -> 
 
 def shadow(step: str = "10% for 1h") -> Strategy:
     """A share of the requests, for a while, is answered by the candidate as well, for nobody."""
-    return Strategy(name="shadow", steps=(parse_step(step),), judged=False, ramp_s=0.0, bake_s=0.0, trial="shadow")
+    return Strategy(
+        name="shadow", steps=(_trial_step(step),), judged=False, ramp_s=0.0, bake_s=0.0, trial="shadow"
+    )
 
 
 def ab(step: str = "50% for 7d", metric: Metric = "") -> Strategy:
     """The candidate answers a share of the callers for a while; what they get is compared."""
     return Strategy(
-        name="ab", steps=(parse_step(step),), judged=False, ramp_s=0.0, bake_s=0.0, trial="ab", metric=metric
+        name="ab", steps=(_trial_step(step),), judged=False, ramp_s=0.0, bake_s=0.0, trial="ab", metric=metric
     )
 
 
@@ -109,6 +111,13 @@ def parse_steps(texts: Sequence[str]) -> tuple[Step, ...]:
             hint='write steps = ["5% for 10m", "50% for 10m", "100%"]',
         )
     return steps
+
+
+def _trial_step(text: str) -> Step:
+    step = parse_step(text)
+    if step.weight == 0 or step.hold_s == 0:
+        raise ConfigError(f"{shown(text)} is no trial", code="CL-E201", hint="write 10% for 1h")
+    return step
 
 
 def parse_step(text: str) -> Step:

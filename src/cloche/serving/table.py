@@ -29,7 +29,7 @@ class Fork(NamedTuple):
     #: Where those go that it takes: to the candidate, or to stable with a copy for the candidate.
     taken: Way
 
-    def choose(self, stable: Way, headers: Mapping[bytes, bytes], query: bytes) -> Way:
+    def choose(self, stable: Way, headers: Mapping[bytes, bytes], query: bytes = b"") -> Way:
         """Where a request with these headers and this query goes. One that names a version is in no arm."""
         if query:
             for way in (stable, self.taken):
