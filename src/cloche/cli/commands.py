@@ -90,6 +90,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Revoke an API key; workers refuse it within a second.",
         "cloche keys revoke mobile --yes",
     ),
+    "trust add": ("cloche.cli.trust:add", "Believe what a key has signed.", "cloche trust add 3f1c… --name build"),
+    "trust ls": ("cloche.cli.trust:ls", "List the keys whose bundles are believed.", "cloche trust ls"),
+    "trust remove": ("cloche.cli.trust:remove", "Believe a key no longer.", "cloche trust remove 3f1c…"),
+    "audit ls": ("cloche.cli.audit:ls", "List who changed what, and when.", "cloche audit ls --limit 20"),
+    "audit verify": (
+        "cloche.cli.audit:verify",
+        "Check that no row of the audit log was changed or taken out.",
+        "cloche audit verify",
+    ),
     "config show": (
         "cloche.cli.config:show",
         "Show what is set, and where that was said.",
@@ -111,5 +120,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 GROUPS = {
     "models": ("See what the registry holds.", "cloche models ls"),
     "keys": ("Make, list and revoke API keys.", "cloche keys ls"),
+    "trust": ("Say whose bundles are believed.", "cloche trust ls"),
+    "audit": ("See who changed what.", "cloche audit verify"),
     "config": ("See what is set.", "cloche config show"),
 }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from cloche.bundle.bundle import Bundle
+from cloche.app.shapes import version_body
 from cloche.bundle.diff import diff as compare
 from cloche.cli.here import open_here
 from cloche.cli.portrait import describe, difference, signature_table
-from cloche.cli.terminal import Terminal, moment, pairs, table
+from cloche.cli.terminal import Terminal, pairs, table
+from cloche.core.shape import moment
 from cloche.core.units import format_size
-from cloche.registry import ModelVersion
 
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
 
@@ -111,19 +111,3 @@ def diff(before: str, after: str, /, *, terminal: _Terminal) -> None:
         old, new = (project.open(which) for which in (before, after))
     found = compare(old, new)
     terminal.answer("Diff", {"diff": found}, difference(found))
-
-
-def version_body(version: ModelVersion, bundle: Bundle | None = None) -> dict[str, Any]:
-    """A version as every `--json` answer shows it; with its bundle, also the signer and the manifest."""
-    found = {
-        "reference": str(version),
-        "model": version.model,
-        "number": version.version,
-        "digest": version.digest,
-        "framework": version.framework,
-        "size_bytes": version.size_bytes,
-        "quality": version.metrics,
-        "aliases": version.aliases,
-        "created": moment(version.created),
-    }
-    return found if bundle is None else found | {"signer": bundle.signer, "manifest": bundle.manifest}

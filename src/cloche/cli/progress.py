@@ -7,9 +7,10 @@ import time
 
 from cloche.app.project import Project
 from cloche.app.standing import look
-from cloche.cli.terminal import Terminal, moment
+from cloche.cli.terminal import Terminal
 from cloche.cli.tree import plain, tree
 from cloche.core.errors import BusyError
+from cloche.core.shape import moment
 from cloche.store.deployments import Deployments
 from cloche.store.events import Event, list_events
 

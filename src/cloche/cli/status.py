@@ -11,8 +11,9 @@ from cyclopts import Parameter
 from cloche.app.standing import look
 from cloche.cli.here import open_here
 from cloche.cli.progress import Screen
-from cloche.cli.terminal import Terminal, moment, table
+from cloche.cli.terminal import Terminal, table
 from cloche.cli.tree import tree
+from cloche.core.shape import moment
 from cloche.store.deployments import Deployments
 from cloche.store.events import list_events
 
