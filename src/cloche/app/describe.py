@@ -71,7 +71,7 @@ class Shelf:
         if missing:
             raise NotFoundError(f"the store has no deployment {missing[0]!r} any more", code="CL-E302")
         wished = tuple(self._wished(one, rows[one.name]) for one in self.machine.online)
-        return Desired(revision=revision, deployments=wished)
+        return Desired(revision=revision, deployments=wished, trusted=tuple(sorted(self.trusted())))
 
     def _wished(self, online: Online, row: DeploymentRow) -> Wished:
         trial = None

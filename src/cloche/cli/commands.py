@@ -64,6 +64,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "alias": ("cloche.cli.models:alias", "Point an alias at a version.", "cloche alias fraud:3 champion"),
     "diff": ("cloche.cli.models:diff", "Compare two versions.", "cloche diff fraud:2 fraud:3"),
+    "push": (
+        "cloche.cli.push:push",
+        "Send a version to another host.",
+        "cloche push fraud:3 --host https://models.example.com:8082",
+    ),
     "export": (
         "cloche.cli.archive:export",
         "Write a bundle into one archive file.",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cloche.app.acts import Acts
 from cloche.app.shapes import version_body
 from cloche.bundle.diff import diff as compare
 from cloche.cli.here import open_here
@@ -81,19 +82,12 @@ def alias(reference: str, name: str, /, *, terminal: _Terminal) -> None:
         The alias, as in champion.
     """
     with open_here(terminal, create=True) as project:
-        version = project.registry.resolve(reference)
-        before = project.registry.set_alias(reference, name)
-    value = {
-        "alias": f"{version.model}@{name}",
-        "now": str(version),
-        "before": None if before is None else str(before),
-    }
+        moved = Acts(project).alias(reference, name)
+    now, before = moved["now"], moved["before"]
     was = "" if before is None else f" (was {before}; undo it with  cloche alias {before} {name})"
-    said = (
-        f"is now {version}{was}" if str(before) != str(version) else f"is {version} already; nothing was changed"
-    )
-    terminal.answer("Alias", value, [f"{version.model}@{name} {said}"])
-    if str(before) != str(version):
+    said = f"is now {now}{was}" if before != now else f"is {now} already; nothing was changed"
+    terminal.answer(moved["kind"], moved, [f"{moved['alias']} {said}"])
+    if before != now:
         terminal.note("a server that runs keeps the version it began with, until it is started again")
 
 
