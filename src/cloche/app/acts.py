@@ -6,20 +6,17 @@ from typing import Any
 
 import msgspec
 
+from cloche.app.audit import list_audit, verify_audit
 from cloche.app.deploy import deploy, order, roll_back
+from cloche.app.models import move_alias, version_body
 from cloche.app.project import Project
-from cloche.app.shapes import version_body
 from cloche.app.standing import look
 from cloche.core.errors import ConfigError
 from cloche.core.reference import parse_reference
-from cloche.core.shape import body, moment
+from cloche.core.shape import body, bounded, moment
 from cloche.rollout.machine import Command
-from cloche.store.audit import list_audit, verify_audit
 from cloche.store.deployments import Deployments
 from cloche.store.events import list_events
-
-#: Rows of a list that one answer holds at most.
-_MOST = 10_000
 
 Answer = dict[str, Any]
 
@@ -39,7 +36,7 @@ class Acts:
         """What happened to deployments, the newest last."""
         if name is not None:
             self._deployments.get(name)
-        events = list_events(self.project.store, name, most=_bounded(limit))
+        events = list_events(self.project.store, name, most=bounded(limit))
         return body("EventList", items=[{**msgspec.to_builtins(one), "time": moment(one.time)} for one in events])
 
     def deploy(
@@ -109,21 +106,12 @@ class Acts:
 
     def alias(self, reference: str, name: str) -> Answer:
         """Point an alias at a version."""
-        version = self.project.registry.resolve(reference)
-        before = self.project.registry.set_alias(reference, name)
-        was = None if before is None else str(before)
-        return body("Alias", alias=f"{version.model}@{name}", now=str(version), before=was)
+        return move_alias(self.project, reference, name)
 
     def audit(self, limit: int = 50) -> Answer:
         """Who changed what, the newest last."""
-        rows = list_audit(self.project.store, most=_bounded(limit))
-        return body("AuditList", items=[{**msgspec.to_builtins(row), "time": moment(row.time)} for row in rows])
+        return list_audit(self.project, limit)
 
     def verify_audit(self) -> Answer:
         """Whether the audit log holds."""
-        chain = verify_audit(self.project.store)
-        return body("AuditChain", holds=chain.broken is None, **msgspec.to_builtins(chain))
-
-
-def _bounded(limit: int) -> int:
-    return max(1, min(limit, _MOST))
+        return verify_audit(self.project)

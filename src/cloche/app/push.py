@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloche.app.project import Project
-from cloche.bundle.bundle import Bundle
+from cloche.bundle.bundle import Bundle, open_file
 from cloche.bundle.manifest import MANIFEST, SEAL, FileEntry, digest_of
-from cloche.client.admin import Admin
 from cloche.core.errors import BusyError, RefusedError
 from cloche.registry import ModelVersion
+
+if TYPE_CHECKING:
+    from cloche.client.admin import Admin
 
 #: What one request carries.
 CHUNK_BYTES = 4 * 2**20
@@ -56,7 +58,7 @@ def _send(
     bundle: Bundle, entry: FileEntry, offset: int, there: Admin, told: Callable[[int], None], sent: int
 ) -> int:
     """Send a file from `offset` on; how many bytes are sent then, of all files."""
-    with bundle.stream(entry.path) as file:
+    with open_file(bundle.path, entry.path) as file:
         file.seek(offset)
         while True:
             told(sent)

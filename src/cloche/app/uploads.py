@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cloche.app.models import version_body
 from cloche.app.project import Project
-from cloche.app.shapes import version_body
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.manifest import MANIFEST, SEAL, FileEntry, Manifest, decode_manifest, digest_of
 from cloche.bundle.sign import check_seal

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cloche.app.acts import Acts
+from cloche.app.audit import list_audit, verify_audit
 from cloche.cli.here import open_here
 from cloche.cli.terminal import Terminal, table
 
@@ -24,7 +24,7 @@ def ls(*, limit: int = 50, no_header: bool = False, terminal: _Terminal) -> None
         Leave out the line with the columns' names.
     """
     with open_here(terminal) as project:
-        told = Acts(project).audit(limit)
+        told = list_audit(project, limit)
     columns = ("id", "time", "who", "action", "target")
     rows = [[*(row[column] for column in columns), _inline(row["details"])] for row in told["items"]]
     header = ["ID", "TIME", "WHO", "WHAT", "TARGET", "DETAILS"]
@@ -34,7 +34,7 @@ def ls(*, limit: int = 50, no_header: bool = False, terminal: _Terminal) -> None
 def verify(*, terminal: _Terminal) -> int:
     """Check that no row of the audit log was changed or taken out: exit code 1 where one was."""
     with open_here(terminal) as project:
-        told = Acts(project).verify_audit()
+        told = verify_audit(project)
     count = told["rows"]
     line = f"{count} row{'s' * (count != 1)} hold{'s' * (count == 1)}; the newest is {told['hash']}"
     if not told["holds"]:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cloche.app.acts import Acts
 from cloche.cli.place import Elsewhere, place
 from cloche.cli.progress import follow
 from cloche.cli.push import known_there
 from cloche.cli.terminal import Terminal
-from cloche.client.admin import Admin
 from cloche.core.errors import ConfigError
 from cloche.core.units import parse_duration
 from cloche.rollout.machine import Command
@@ -58,7 +58,7 @@ def deploy(
         raise ConfigError("--now is a strategy of its own", hint="leave --strategy and --steps out")
     strategy = "now" if now else strategy
     with place(terminal, elsewhere) as where:
-        if isinstance(where, Admin):
+        if not isinstance(where, Acts):
             reference = known_there(terminal, where, reference)
         begun = where.deploy(reference, deployment=deployment, strategy=strategy, steps=steps, breaking=breaking)
         for sentence in begun["breaks"]:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cloche.app.acts import Acts
-from cloche.app.shapes import version_body
+from cloche.app.models import move_alias, version_body
 from cloche.bundle.diff import diff as compare
 from cloche.cli.here import open_here
 from cloche.cli.portrait import describe, difference, signature_table
@@ -82,7 +81,7 @@ def alias(reference: str, name: str, /, *, terminal: _Terminal) -> None:
         The alias, as in champion.
     """
     with open_here(terminal, create=True) as project:
-        moved = Acts(project).alias(reference, name)
+        moved = move_alias(project, reference, name)
     now, before = moved["now"], moved["before"]
     was = "" if before is None else f" (was {before}; undo it with  cloche alias {before} {name})"
     said = f"is now {now}{was}" if before != now else f"is {now} already; nothing was changed"

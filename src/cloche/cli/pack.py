@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from cloche.app.choose import name_of
 from cloche.app.local import pack_into
-from cloche.app.shapes import version_body
+from cloche.app.models import version_body
 from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.pack import PackOptions
 from cloche.bundle.tables import read_table

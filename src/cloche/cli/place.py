@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
 from cloche.app.acts import Acts
 from cloche.cli.here import open_here
 from cloche.cli.terminal import Terminal
-from cloche.client.admin import Admin
 from cloche.core.errors import ConfigError
 
-Place: TypeAlias = Acts | Admin
+if TYPE_CHECKING:
+    from cloche.client.admin import Admin
+
+Place: TypeAlias = "Acts | Admin"
 
 
 @Parameter(name="*")
@@ -47,4 +50,6 @@ def place(terminal: Terminal, elsewhere: Elsewhere | None, *, create: bool = Tru
 
 def connect(terminal: Terminal, host: str, where: Elsewhere) -> Admin:
     """The admin API of a host, with the key of the flag, else of the environment."""
-    return Admin(host, key=where.key or terminal.environ.get("CLOCHE_KEY"), cafile=where.cafile)
+    # an HTTP client takes a while, and is needed only here
+    admin: type[Admin] = import_module("cloche.client.admin").Admin
+    return admin(host, key=where.key or terminal.environ.get("CLOCHE_KEY"), cafile=where.cafile)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -12,9 +12,11 @@ from cloche.cli.here import open_here
 from cloche.cli.place import Elsewhere, connect
 from cloche.cli.terminal import Terminal
 from cloche.cli.ticker import ticking
-from cloche.client.admin import Admin
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.registry import ModelVersion
+
+if TYPE_CHECKING:
+    from cloche.client.admin import Admin
 
 
 def push(

@@ -1,11 +1,12 @@
-"""A version as every JSON answer shows it."""
+"""What the registry holds, as every JSON answer shows it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from cloche.app.project import Project
 from cloche.bundle.bundle import Bundle
-from cloche.core.shape import moment
+from cloche.core.shape import body, moment
 from cloche.registry import ModelVersion
 
 
@@ -23,3 +24,11 @@ def version_body(version: ModelVersion, bundle: Bundle | None = None) -> dict[st
         "created": moment(version.created),
     }
     return found if bundle is None else found | {"signer": bundle.signer, "manifest": bundle.manifest}
+
+
+def move_alias(project: Project, reference: str, name: str) -> dict[str, Any]:
+    """Point an alias at a version; what it names now, and what it named before."""
+    version = project.registry.resolve(reference)
+    before = project.registry.set_alias(reference, name)
+    was = None if before is None else str(before)
+    return body("Alias", alias=f"{version.model}@{name}", now=str(version), before=was)
