@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.core.reference import LATEST, Reference, check_name, parse_reference
+from cloche.store.audit import audit
 from cloche.store.blobs import BundleFolder
 from cloche.store.database import Store
 from cloche.store.tables import aliases, models, versions
@@ -50,8 +51,9 @@ class Registry:
         framework: str = "",
         size_bytes: int = 0,
         metrics: Mapping[str, float] | None = None,
+        how: str = "registered",
     ) -> ModelVersion:
-        """The next version of a model; the first is also its champion.
+        """The next version of a model; the first is also its champion. `how` it came stands in the audit log.
 
         A bundle that the model has already is not registered again: its version is returned.
         Raises NotFoundError when the bundle's files are not in the folder.
@@ -78,6 +80,8 @@ class Registry:
             if highest is None:
                 first = {"model": name, "alias": CHAMPION, "version": 1, "moved": now}
                 connection.execute(insert(aliases).values(first))
+            target = f"{name}:{row['version']}"
+            audit(connection, now, self.store.who, how, target, digest=digest)
             return _require(connection, Reference(model=name, version=(highest or 0) + 1))
 
     def resolve(self, reference: Reference | str) -> ModelVersion:
@@ -127,14 +131,16 @@ class Registry:
             target = _require(connection, wanted)
             here = (aliases.c.model == target.model) & (aliases.c.alias == alias)
             held = connection.execute(select(aliases.c.version).where(here)).scalar_one_or_none()
+            if held == target.version:
+                return target
             moved = {"version": target.version, "moved": self.store.now()}
+            told = {"before": held, "version": target.version}
+            audit(connection, moved["moved"], self.store.who, "alias moved", f"{target.model}@{alias}", **told)
             if held is None:
                 connection.execute(insert(aliases).values(model=target.model, alias=alias, **moved))
                 return None
-            before = _require(connection, Reference(model=target.model, version=held))
-            if held != target.version:
-                connection.execute(update(aliases).where(here).values(**moved))
-            return before
+            connection.execute(update(aliases).where(here).values(**moved))
+            return _require(connection, Reference(model=target.model, version=held))
 
 
 def _require(connection: Connection, wanted: Reference) -> ModelVersion:

@@ -95,7 +95,7 @@ def errors_page() -> str:
         for code, (title, remedy) in CODES.items():
             if code[4] == digit:
                 status = status_of(kind("", code=code))
-                shown = status if digit in "13469" else "-"
+                shown = status if digit in "1234569" else "-"
                 parts.append(f"| <a id='{code.lower()}'></a>`{code}` | {shown} | {title} | {remedy} |")
         parts.append("")
     return "\n".join(parts)

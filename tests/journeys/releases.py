@@ -25,13 +25,17 @@ FLOAT = onnx.TensorProto.FLOAT
 def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2, name: str = "toy") -> int:
     """Pack and register a version that answers `factor` times the sum of `x`; its number.
 
-    `kind` is good; or "fails" or "nan" on a share of the rows that `Callers` send. Its own examples have none of
+    `kind` is good or "large"; or "fails" or "nan" on a share of the rows that `Callers` send. Its own examples have none of
     them, so that nothing is seen before it has callers.
     """
     limit = 1.0 - share
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["sum"])]
     constants = [numpy_helper.from_array(np.full((2, 1), factor, np.float32), "weights")]
-    if kind == "good":
+    if kind == "large":  # good, and two megabytes
+        constants.append(numpy_helper.from_array(np.zeros(500_000, np.float32), "ballast"))
+        nodes.append(helper.make_node("ReduceSum", ["ballast"], ["nothing"], keepdims=0))
+        nodes.append(helper.make_node("Add", ["sum", "nothing"], ["value"]))
+    elif kind == "good":
         nodes.append(helper.make_node("Identity", ["sum"], ["value"]))
     else:
         nodes += [

@@ -124,7 +124,6 @@ class World:
             "count": count,
             "argv": [sys.executable, "-P", str(self.program)],
             "config": config,
-            "sockets": kind == "worker",
         }
 
     def up(self, *groups: dict[str, Any], **wish: Any) -> Up:

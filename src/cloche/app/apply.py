@@ -18,7 +18,6 @@ from cloche.app.up import runtime_folder
 from cloche.bundle.compatible import breaks
 from cloche.control.rollouts import begin
 from cloche.core.errors import RefusedError
-from cloche.core.platform import whoami
 from cloche.settings import Online
 from cloche.store.deployments import DeploymentRow, Deployments
 
@@ -62,13 +61,15 @@ def carry_out(project: Project, runtime: Path, machine: Machine, chosen: Sequenc
     for one in chosen:
         row, version = rows.get(one.online.name), one.version.version
         if row is None or row.model != one.version.model:
-            deployments.start(one.online.name, one.version.model, one.asked, version, whoami())
+            deployments.start(one.online.name, one.version.model, one.asked, version, project.store.who)
         elif (row.asked, row.resolved) != (one.asked, version):
             if version != row.stable:
                 _check_breaks(project, one, row)
                 strategy = strategy_of(one.online)
                 why = f"{one.asked} is asked for now"
-                begun.append(begin(deployments, row.name, version, strategy, project.store.now(), whoami(), why))
+                begun.append(
+                    begin(deployments, row.name, version, strategy, project.store.now(), project.store.who, why)
+                )
             deployments.ask(row.name, one.asked, version)
     replace(runtime / MACHINE_FILE, msgspec.json.encode(machine))
     deployments.touch()

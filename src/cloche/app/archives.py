@@ -10,6 +10,7 @@ from cloche.bundle import archive
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import ConfigError, NotFoundError, RefusedError
 from cloche.settings.kinds import looks_like_path
+from cloche.store.trust import TrustedKey
 
 
 def export_bundle(project: Project, reference: str, file: Path | None = None) -> Path:
@@ -28,7 +29,7 @@ def import_bundle(project: Project, file: Path, name: str | None = None) -> Bund
     """
     trusted = project.trusted() | {project.signer.public_key}
     with project.bundles.stage() as staging:
-        return project.register(archive.read(file, staging / "bundle", trusted), name)
+        return project.register(archive.read(file, staging / "bundle", trusted), name, how="imported")
 
 
 def verify_bundle(project: Project, what: str, *, trust: str | None = None) -> str:
@@ -54,8 +55,16 @@ def verify_bundle(project: Project, what: str, *, trust: str | None = None) -> s
         bundle.verify()
         digest = bundle.digest
     if expected is not None:
-        _trust(project, path, expected)
+        trust_key(project, expected, path.name)
     return digest
+
+
+def trust_key(project: Project, text: str, name: str = "") -> TrustedKey:
+    """Believe what this key has signed from now on. Raises ConfigError CL-E201 when it is no key."""
+    key = _public_key(text)
+    # first the folder's own, so that it stays the first of the list
+    own = project.signer.public_key
+    return project.trust.add(key, name="this data folder" if key == own else name)
 
 
 def _public_key(text: str) -> str:
@@ -64,7 +73,6 @@ def _public_key(text: str) -> str:
         raise ConfigError(
             f"{text[:80]!r} is not a public key",
             code="CL-E201",
-            where="--trust",
             hint="write its 64 hex digits: whoever packed it sees them with  cloche models show",
         )
     return key
@@ -80,9 +88,3 @@ def _check_signer(path: Path, expected: str) -> None:
             where=str(path),
             hint="do not use it unless whoever packed it tells you, by a way that you trust, that the key is new",
         )
-
-
-def _trust(project: Project, path: Path, key: str) -> None:
-    # First the folder's own key, so that it stays the first of the list.
-    if project.signer.public_key != key:
-        project.trust.add(key, name=path.name)

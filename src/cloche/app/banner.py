@@ -15,6 +15,7 @@ from cloche.serving.protocols.schema import as_json
 
 #: The supervisor puts the port in: it may be one that the system chose.
 PORT = "{port}"
+ADMIN_PORT = "{controller}"
 _LOOKS = 16
 #: A longer command line is no pleasure to paste, and more than some terminals take.
 _LONGEST_BODY = 2_000
@@ -43,10 +44,19 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     encrypted: bool
     data: Path
+    has_admin: bool = False
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.encrypted else 'http'}://{_reachable(self.host)}:{PORT}"
+        return f"{self._origin}:{PORT}"
+
+    @property
+    def admin(self) -> str | None:
+        return f"{self._origin}:{ADMIN_PORT}" if self.has_admin else None
+
+    @property
+    def _origin(self) -> str:
+        return f"{'https' if self.encrypted else 'http'}://{_reachable(self.host)}"
 
 
 def banner(server: Server, facts: Sequence[Facts], runtime: Path, *, as_json: bool) -> str:
@@ -75,6 +85,7 @@ def _json(server: Server, facts: Sequence[Facts], tries: Sequence[str]) -> str:
         for one, curl in zip(facts, tries, strict=True)
     ]
     told = {"kind": "Up", "version": 1, "url": url, "workers": server.workers, "deployments": deployments}
+    told |= {"admin": server.admin} if server.has_admin else {}
     return msgspec.json.encode(told).decode() + "\n"
 
 
@@ -91,6 +102,7 @@ def _of_one(server: Server, facts: Facts) -> list[tuple[str, str]]:
         ("predict", f"{url}/predict/{facts.deployment}"),
         ("docs", f"{url}/docs"),
         ("playground", f"{url}/playground/{facts.deployment}"),
+        ("admin", _admin(server)),
         ("keys", "each caller needs one: cloche keys create NAME" if facts.keys_required else ""),
         ("stop", _stop(server)),
     ]
@@ -109,9 +121,14 @@ def _of_several(server: Server, facts: Sequence[Facts]) -> list[tuple[str, str]]
         ("workers", str(server.workers)),
         ("predict", f"{server.url}/predict/NAME"),
         ("docs", f"{server.url}/docs"),
+        ("admin", _admin(server)),
         ("keys", f"each caller of {', '.join(keyed)} needs one: cloche keys create NAME" if keyed else ""),
         ("stop", _stop(server)),
     ]
+
+
+def _admin(server: Server) -> str:
+    return f"{server.admin}, with a key: cloche keys create NAME --scope deploy" if server.has_admin else ""
 
 
 def _stop(server: Server) -> str:

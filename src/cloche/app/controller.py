@@ -1,6 +1,7 @@
 """The controller, wired: `python -m cloche.app.controller FD` is what the supervisor starts.
 
-It hands what the store says to the workers of this machine, and takes rollouts from stable to candidate.
+It hands what the store says to the workers of this machine, and takes rollouts from stable to candidate. Where
+`[serve] admin` says so, the admin API runs beside that in a thread of its own.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from cloche.app.admin.wire import admin
 from cloche.app.describe import Machine, Shelf, alias_of, policy_of, strategy_of
 from cloche.app.desired import stamp, write_desired
 from cloche.app.refusals import check_code, check_device, check_memory
@@ -41,6 +44,8 @@ class ControllerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     machine: str
     desired: str
+    #: The settings, where there is an admin API.
+    admin: dict[str, Any] | None = None
 
 
 class _Refused:
@@ -182,7 +187,7 @@ def main() -> None:
     try:
         config = msgspec.convert(member.config, ControllerConfig)
         machine = read_machine(Path(config.machine))
-        with Store(machine.database) as store:
+        with admin(config.admin, member.sockets, member.drain), Store(machine.database) as store:
             controller = Controller(config, machine, store, member)
             member.ready()
             _run(controller, stop)

@@ -12,7 +12,6 @@ from cloche.bundle.compatible import breaks
 from cloche.control import lock
 from cloche.control.rollouts import begin
 from cloche.core.errors import BusyError, ConfigError, ConflictError, NotFoundError, RefusedError
-from cloche.core.platform import whoami
 from cloche.rollout.machine import Command
 from cloche.rollout.strategy import Metric, Strategy
 from cloche.settings import Online, default_online
@@ -65,7 +64,7 @@ def deploy(
     check_served(project)
     chosen = strategy_of(online, strategy, steps, metric)
     store = project.store
-    number = begin(Deployments(store), row.name, version.version, chosen, store.now(), whoami(), "")
+    number = begin(Deployments(store), row.name, version.version, chosen, store.now(), store.who, "")
     return Deployed(
         deployment=row.name,
         rollout=number,
@@ -80,7 +79,7 @@ def order(project: Project, name: str | None, command: Command) -> DeploymentRow
     """Tell the controller what to do with the rollout of a deployment (the only one, where none is named)."""
     row = find_deployment(project, None, name)
     check_served(project)
-    Deployments(project.store).order(row.name, command.value, whoami())
+    Deployments(project.store).order(row.name, command.value, project.store.who)
     return row
 
 
@@ -102,7 +101,7 @@ def roll_back(project: Project, name: str | None, version: int | None, why: str)
         )
     target = project.registry.resolve(f"{row.model}:{version}")
     project.open_version(target).verify()
-    return deployments.roll_back(row.name, target.version, whoami(), why, alias=alias_of(row.asked))
+    return deployments.roll_back(row.name, target.version, project.store.who, why, alias=alias_of(row.asked))
 
 
 def find_deployment(project: Project, model: str | None, name: str | None) -> DeploymentRow:

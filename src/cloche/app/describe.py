@@ -76,7 +76,7 @@ class Shelf:
         if missing:
             raise NotFoundError(f"the store has no deployment {missing[0]!r} any more", code="CL-E302")
         wished = tuple(self._wished(one, rows[one.name]) for one in self.machine.online)
-        return Desired(revision=revision, deployments=wished)
+        return Desired(revision=revision, deployments=wished, trusted=tuple(sorted(self.trusted())))
 
     def _wished(self, online: Online, row: DeploymentRow) -> Wished:
         trial = None
@@ -159,7 +159,9 @@ def strategy_of(
     contradict each other.
     """
     plan = online.rollout
-    name = name or ("ab" if metric else "canary" if steps is not None else plan.strategy)
+    if name is None:
+        is_set = steps is None or plan.strategy != "blue-green"
+        name = "ab" if metric else plan.strategy if is_set else "canary"
     texts = plan.steps if name == plan.strategy and name != "blue-green" else ()
     if steps is not None:
         texts = tuple(step.strip() for step in steps.split(","))

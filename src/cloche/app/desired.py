@@ -84,6 +84,8 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
 
     revision: int
     deployments: tuple[Wished, ...]
+    #: The keys whose bundles may be loaded from now on.
+    trusted: tuple[str, ...] = ()
 
     @property
     def needs_keys(self) -> bool:

@@ -64,7 +64,11 @@ class Project:
         bundle.reference = str(version)
         return bundle
 
-    def register(self, bundle: Bundle, name: str | None = None) -> Bundle:
+    def acting_as(self, who: str) -> Project:
+        """The same project, for what this process does for somebody else."""
+        return Project(self.settings, self.store.acting_as(who))
+
+    def register(self, bundle: Bundle, name: str | None = None, *, how: str = "registered") -> Bundle:
         """Keep a verified bundle and give it the next version of its model, or of `name`."""
         path = self.bundles.add(bundle.path, bundle.digest)
         manifest = bundle.manifest
@@ -74,6 +78,7 @@ class Project:
             framework=manifest.framework,
             size_bytes=sum(entry.size for entry in manifest.files),
             metrics=manifest.quality,
+            how=how,
         )
         kept = Bundle.open(path, {bundle.signer}, digest=bundle.digest)
         kept.reference = str(version)

@@ -20,7 +20,7 @@ from cloche.app.wish import make_wish, python_command, settle
 from cloche.control import lock
 from cloche.core.errors import ConfigError
 from cloche.core.member import pass_json
-from cloche.core.platform import runtime_directory, whoami
+from cloche.core.platform import runtime_directory
 from cloche.settings import Settings
 from cloche.store.keys import Keys
 from cloche.store.machines import Machines
@@ -59,7 +59,7 @@ def up(
     with packing or nullcontext() as progress:
         chosen = choose_all(project, progress) if model is None else [choose(project, model, progress=progress)]
     note_limits(project, chosen, note)
-    chosen = settle(project, chosen, whoami())
+    chosen = settle(project, chosen)
     wish, desired, machine = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
     write_desired(desired, runtime / FILE)
     replace(runtime / MACHINE_FILE, msgspec.json.encode(machine))

@@ -31,6 +31,7 @@ from cloche.core.machine import free_memory
 from cloche.core.reference import Reference
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.serving.tls import Certificates
+from cloche.settings.carry import to_json
 from cloche.store.deployments import Deployments
 from cloche.store.keys import Keys
 
@@ -38,13 +39,13 @@ _GRACE_S = 5.0
 _LEAST_DRAIN_S = 30.0
 
 
-def settle(project: Project, chosen: Sequence[Chosen], who: str) -> list[Chosen]:
+def settle(project: Project, chosen: Sequence[Chosen]) -> list[Chosen]:
     """What is chosen, with the versions that have the traffic by the store, which knows of each from now on."""
     deployments = Deployments(project.store)
     settled = []
     for one in chosen:
         version = one.version
-        row = deployments.start(one.online.name, version.model, one.asked, version.version, who)
+        row = deployments.start(one.online.name, version.model, one.asked, version.version, project.store.who)
         if row.stable != version.version:
             version = project.registry.resolve(Reference(model=row.model, version=row.stable))
             one = msgspec.structs.replace(one, version=version, bundle=project.open_version(version))  # noqa: PLW2901
@@ -66,7 +67,7 @@ def make_wish(
     """
     settings = project.settings
     serve = settings.serve
-    loopback = is_loopback(serve.host)
+    loopback, has_admin = is_loopback(serve.host), serve.admin is not None
     _check(project, chosen, runtime, loopback=loopback, tls_elsewhere=tls_elsewhere)
     worker = describe_worker(project, loopback=loopback) | {"desired": str(runtime / FILE)}
     hosts: list[dict[str, Any]] = []
@@ -92,7 +93,7 @@ def make_wish(
     wish = {
         "runtime": str(runtime),
         "data": str(settings.data),
-        "listen": [[serve.host, serve.port]],
+        "listen": [[serve.host, serve.port], *([[serve.host, serve.admin, "controller"]] if has_admin else [])],
         "lame_duck_s": serve.lame_duck_s,
         "load_timeout_s": serve.load_timeout_s,
         "drain_s": max(_LEAST_DRAIN_S, desired.deadline_s + _GRACE_S),
@@ -100,8 +101,15 @@ def make_wish(
     }
     # keys, trust, versions and how each is run change while it runs: a wish that differs there is the same
     settled = [_without(worker, "keys", "trusted"), hosts]
-    server = Server(host=serve.host, workers=serve.workers, encrypted=serve.tls is not None, data=settings.data)
-    controller = {"machine": str(runtime / MACHINE_FILE), "desired": str(runtime / FILE)}
+    server = Server(
+        host=serve.host,
+        workers=serve.workers,
+        encrypted=serve.tls is not None,
+        data=settings.data,
+        has_admin=has_admin,
+    )
+    controller: dict[str, Any] = {"machine": str(runtime / MACHINE_FILE), "desired": str(runtime / FILE)}
+    controller |= {"admin": to_json(settings)} if has_admin else {}
     wish |= {
         "digest": _digest([_without(wish, "model"), settled, serve.workers, sys.executable]),
         "banner": banner(server, facts, runtime, as_json=as_json),
@@ -195,7 +203,6 @@ def _group(kind: str, count: int, module: str, config: object) -> dict[str, Any]
         "count": count,
         "argv": python_command(module),
         "config": config,
-        "sockets": kind == "worker",
     }
 
 

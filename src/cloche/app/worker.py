@@ -37,6 +37,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     #: For calls that no caller waits for: golden examples and warm-up.
     load_timeout_s: float = 300.0
     keys: tuple[KeyRecord, ...] = ()
+    #: For an app that follows no desired file, which has its own.
     trusted: tuple[str, ...] = ()
     #: The files of the certificate and its key, where TLS is spoken.
     tls: tuple[str, str] | None = None
@@ -53,7 +54,7 @@ async def _run(config: WorkerConfig, desired: Desired, member: Member) -> None:
     keys = FollowedKeys(config.keys, config.database)
     loop = asyncio.get_running_loop()
     versions = Versions(
-        lambda one: load(one, config.trusted, config.load_timeout_s),
+        lambda one: load(one, read_desired(Path(config.desired)).trusted, config.load_timeout_s),
         member, state, keys, loop, loopback=config.loopback,
     )  # fmt: skip
     # a candidate that ends its process must not keep it from serving: it comes when the rest is there

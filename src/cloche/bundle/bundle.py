@@ -97,7 +97,7 @@ class Bundle:
 
     def _copy(self, entry: FileEntry, into: BinaryIO) -> None:
         size, digest = 0, hashlib.sha256()
-        with _open_file(self.path, entry.path) as file:
+        with open_file(self.path, entry.path) as file:
             while piece := file.read(min(_PIECE, entry.size + 1 - size)):
                 size += len(piece)
                 digest.update(piece)
@@ -191,12 +191,12 @@ def _changed(name: str, why: str) -> RefusedError:
 
 def _read_file(root: Path, name: str, limit: int) -> bytes:
     """Up to `limit` + 1 bytes of a regular file below `root`."""
-    with _open_file(root, name) as file:
+    with open_file(root, name) as file:
         return file.read(limit + 1)
 
 
-def _open_file(root: Path, name: str) -> BinaryIO:
-    """A regular file below `root`; no link is followed on the way."""
+def open_file(root: Path, name: str) -> BinaryIO:
+    """A regular file below `root`, its bytes not verified yet; no link is followed on the way."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = -1
     try:

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
+from cloche.app.acts import Acts
 from cloche.app.apply import apply as take_over
 from cloche.cli.here import open_here
 from cloche.cli.progress import follow
@@ -41,4 +42,4 @@ def apply(
         terminal.answer("Plan", {"items": items, "rollouts": begun, "dry_run": dry_run}, lines)
         if not wait:
             return 0
-        return max([0, *(follow(project, number, terminal, seconds) for number in begun)])
+        return max([0, *(follow(Acts(project), number, terminal, seconds) for number in begun)])

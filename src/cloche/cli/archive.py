@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cloche.app.archives import export_bundle, import_bundle, verify_bundle
+from cloche.app.models import version_body
 from cloche.cli.here import open_here
-from cloche.cli.models import version_body
 from cloche.cli.terminal import Terminal
 from cloche.core.units import format_size
 

@@ -69,6 +69,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "alias": ("cloche.cli.models:alias", "Point an alias at a version.", "cloche alias fraud:3 champion"),
     "diff": ("cloche.cli.models:diff", "Compare two versions.", "cloche diff fraud:2 fraud:3"),
+    "push": (
+        "cloche.cli.push:push",
+        "Send a version to another host.",
+        "cloche push fraud:3 --host https://models.example.com:8082",
+    ),
     "export": (
         "cloche.cli.archive:export",
         "Write a bundle into one archive file.",
@@ -95,6 +100,15 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Revoke an API key; workers refuse it within a second.",
         "cloche keys revoke mobile --yes",
     ),
+    "trust add": ("cloche.cli.trust:add", "Believe what a key has signed.", "cloche trust add 3f1c… --name build"),
+    "trust ls": ("cloche.cli.trust:ls", "List the keys whose bundles are believed.", "cloche trust ls"),
+    "trust remove": ("cloche.cli.trust:remove", "Believe a key no longer.", "cloche trust remove 3f1c…"),
+    "audit ls": ("cloche.cli.audit:ls", "List who changed what, and when.", "cloche audit ls --limit 20"),
+    "audit verify": (
+        "cloche.cli.audit:verify",
+        "Check that no row of the audit log was changed or taken out.",
+        "cloche audit verify",
+    ),
     "config show": (
         "cloche.cli.config:show",
         "Show what is set, and where that was said.",
@@ -116,5 +130,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 GROUPS = {
     "models": ("See what the registry holds.", "cloche models ls"),
     "keys": ("Make, list and revoke API keys.", "cloche keys ls"),
+    "trust": ("Say whose bundles are believed.", "cloche trust ls"),
+    "audit": ("See who changed what.", "cloche audit verify"),
     "config": ("See what is set.", "cloche config show"),
 }

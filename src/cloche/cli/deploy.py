@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from cloche.app.deploy import deploy as begin
-from cloche.app.deploy import order, roll_back
-from cloche.cli.here import open_here
+from cloche.app.acts import Acts
+from cloche.cli.place import Elsewhere, place
 from cloche.cli.progress import follow
+from cloche.cli.push import known_there
 from cloche.cli.terminal import Terminal
 from cloche.core.errors import ConfigError
-from cloche.core.reference import parse_reference
 from cloche.core.units import parse_duration
 from cloche.rollout.machine import Command
 from cloche.rollout.strategy import Metric
-from cloche.store.deployments import Deployments
 
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
 
@@ -33,6 +31,7 @@ def deploy(
     breaking: bool = False,
     wait: bool = False,
     timeout: str = "1h",
+    elsewhere: Elsewhere | None = None,
     terminal: _Terminal,
 ) -> int:
     """Send a version out to callers, step by step, and take it back if it harms.
@@ -64,9 +63,10 @@ def deploy(
     if now and (strategy is not None or steps is not None):
         raise ConfigError("--now is a strategy of its own", hint="leave --strategy and --steps out")
     strategy = "now" if now else strategy
-    with open_here(terminal, create=True) as project:
-        begun = begin(
-            project,
+    with place(terminal, elsewhere) as where:
+        if not isinstance(where, Acts):
+            reference = known_there(terminal, where, reference)
+        begun = where.deploy(
             reference,
             deployment=deployment,
             strategy=strategy,
@@ -74,24 +74,18 @@ def deploy(
             metric=metric or "",
             breaking=breaking,
         )
-        for sentence in begun.breaks:
+        for sentence in begun["breaks"]:
             terminal.note(f"warning: callers must change something: {sentence}")
         if wait:
-            return follow(project, begun.rollout, terminal, seconds)
-    told = {
-        "deployment": begun.deployment,
-        "rollout": begun.rollout,
-        "stable": begun.stable,
-        "candidate": begun.candidate,
-        "strategy": begun.strategy.name,
-    }
-    line = f"{begun.deployment}: {begun.candidate} goes out beside {begun.stable} ({begun.strategy.name})"
-    terminal.answer("Rollout", told, [line])
-    terminal.note(f"next  cloche status {begun.deployment} -w    undo  cloche abort {begun.deployment}")
+            return follow(where, begun["rollout"], terminal, seconds)
+    name = begun["deployment"]
+    line = f"{name}: {begun['candidate']} goes out beside {begun['stable']} ({begun['strategy']})"
+    terminal.answer(begun["kind"], begun, [line])
+    terminal.note(f"next  cloche status {name} -w    undo  cloche abort {name}")
     return 0
 
 
-def promote(name: str | None = None, /, *, terminal: _Terminal) -> None:
+def promote(name: str | None = None, /, *, elsewhere: Elsewhere | None = None, terminal: _Terminal) -> None:
     """Give a candidate all of the traffic now; where it has that, make it stable.
 
     Parameters
@@ -99,10 +93,10 @@ def promote(name: str | None = None, /, *, terminal: _Terminal) -> None:
     name
         The deployment; may be left out where there is only one.
     """
-    _order(terminal, name, Command.PROMOTE, "is promoted")
+    _order(terminal, elsewhere, name, Command.PROMOTE, "is promoted")
 
 
-def abort(name: str | None = None, /, *, terminal: _Terminal) -> None:
+def abort(name: str | None = None, /, *, elsewhere: Elsewhere | None = None, terminal: _Terminal) -> None:
     """Give a rollout up: the stable version has all of the traffic.
 
     Parameters
@@ -110,10 +104,10 @@ def abort(name: str | None = None, /, *, terminal: _Terminal) -> None:
     name
         The deployment; may be left out where there is only one.
     """
-    _order(terminal, name, Command.ABORT, "is given up")
+    _order(terminal, elsewhere, name, Command.ABORT, "is given up")
 
 
-def pause(name: str | None = None, /, *, terminal: _Terminal) -> None:
+def pause(name: str | None = None, /, *, elsewhere: Elsewhere | None = None, terminal: _Terminal) -> None:
     """Keep a rollout at the step where it is; what harms is taken back all the same.
 
     Parameters
@@ -121,10 +115,10 @@ def pause(name: str | None = None, /, *, terminal: _Terminal) -> None:
     name
         The deployment; may be left out where there is only one.
     """
-    _order(terminal, name, Command.PAUSE, "is paused")
+    _order(terminal, elsewhere, name, Command.PAUSE, "is paused")
 
 
-def resume(name: str | None = None, /, *, terminal: _Terminal) -> None:
+def resume(name: str | None = None, /, *, elsewhere: Elsewhere | None = None, terminal: _Terminal) -> None:
     """Let a paused rollout go on.
 
     Parameters
@@ -132,11 +126,17 @@ def resume(name: str | None = None, /, *, terminal: _Terminal) -> None:
     name
         The deployment; may be left out where there is only one.
     """
-    _order(terminal, name, Command.RESUME, "goes on")
+    _order(terminal, elsewhere, name, Command.RESUME, "goes on")
 
 
 def rollback(
-    name: str | None = None, version: int | None = None, /, *, why: str = "by hand", terminal: _Terminal
+    name: str | None = None,
+    version: int | None = None,
+    /,
+    *,
+    why: str = "by hand",
+    elsewhere: Elsewhere | None = None,
+    terminal: _Terminal,
 ) -> None:
     """Go back to the version before, at once; the one that had the traffic is blocked until it is cleared.
 
@@ -149,14 +149,13 @@ def rollback(
     why
         What to say in the history.
     """
-    with open_here(terminal, create=True) as project:
-        row = roll_back(project, name, version, why)
-    told = {"deployment": row.name, "stable": f"{row.model}:{row.stable}", "revision": row.revision}
-    terminal.answer("Rollback", told, [f"{row.name}: {row.model}:{row.stable} has all of the traffic"])
-    terminal.note(f"next  cloche history {row.name}")
+    with place(terminal, elsewhere) as where:
+        told = where.rollback(name, version, why)
+    terminal.answer(told["kind"], told, [f"{told['deployment']}: {told['stable']} has all of the traffic"])
+    terminal.note(f"next  cloche history {told['deployment']}")
 
 
-def unblock(reference: str, /, *, terminal: _Terminal) -> int:
+def unblock(reference: str, /, *, elsewhere: Elsewhere | None = None, terminal: _Terminal) -> None:
     """Let a version that was taken back be deployed again.
 
     Parameters
@@ -164,20 +163,16 @@ def unblock(reference: str, /, *, terminal: _Terminal) -> int:
     reference
         The version, by number: fraud:4.
     """
-    wanted = parse_reference(reference)
-    if wanted.version is None:
-        raise ConfigError(f"{reference} may become another version", code="CL-E203", hint=f"{wanted.model}:4")
-    with open_here(terminal, create=True) as project:
-        project.registry.resolve(wanted)
-        was = Deployments(project.store).unblock(wanted.model, wanted.version)
-    line = f"{wanted} may be deployed again" if was else f"{wanted} was not blocked"
-    terminal.answer("Unblock", {"version": str(wanted), "was_blocked": was}, [line])
-    return 0
+    with place(terminal, elsewhere) as where:
+        told = where.unblock(reference)
+    said = "may be deployed again" if told["was_blocked"] else "was not blocked"
+    terminal.answer(told["kind"], told, [f"{told['reference']} {said}"])
 
 
-def _order(terminal: Terminal, name: str | None, command: Command, words: str) -> None:
-    with open_here(terminal, create=True) as project:
-        row = order(project, name, command)
-        goal: dict[str, Any] = {"deployment": row.name, "rollout": row.rollout, "command": command.value}
-    terminal.answer("Order", goal, [f"{row.name}: the rollout {words}"])
-    terminal.note(f"next  cloche status {row.name}")
+def _order(
+    terminal: Terminal, elsewhere: Elsewhere | None, name: str | None, command: Command, words: str
+) -> None:
+    with place(terminal, elsewhere) as where:
+        told = where.order(name, command.value)
+    terminal.answer(told["kind"], told, [f"{told['deployment']}: the rollout {words}"])
+    terminal.note(f"next  cloche status {told['deployment']}")

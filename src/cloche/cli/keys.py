@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from cloche.cli.here import open_here
-from cloche.cli.terminal import Terminal, moment, table
+from cloche.cli.terminal import Terminal, table
 from cloche.core.keys import KeyRecord
+from cloche.core.shape import moment
 from cloche.core.units import parse_duration
 from cloche.store.keys import Keys
 
@@ -31,7 +32,8 @@ def create(
     name
         Who will use it; its rate limit in cloche.toml goes by this name.
     scope
-        What it may do: predict (the default) or metrics; may be given twice.
+        What it may do: predict (the default) or metrics; read, deploy or admin on the admin port; may be given
+        several times.
     expires
         When it ends by itself, as in 90d.
     """

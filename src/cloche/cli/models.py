@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from cloche.bundle.bundle import Bundle
+from cloche.app.models import move_alias, version_body
 from cloche.bundle.diff import diff as compare
 from cloche.cli.here import open_here
 from cloche.cli.portrait import describe, difference, signature_table
-from cloche.cli.terminal import Terminal, moment, pairs, table
+from cloche.cli.terminal import Terminal, pairs, table
+from cloche.core.shape import moment
 from cloche.core.units import format_size
-from cloche.registry import ModelVersion
 
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
 
@@ -81,19 +81,12 @@ def alias(reference: str, name: str, /, *, terminal: _Terminal) -> None:
         The alias, as in champion.
     """
     with open_here(terminal, create=True) as project:
-        version = project.registry.resolve(reference)
-        before = project.registry.set_alias(reference, name)
-    value = {
-        "alias": f"{version.model}@{name}",
-        "now": str(version),
-        "before": None if before is None else str(before),
-    }
+        moved = move_alias(project, reference, name)
+    now, before = moved["now"], moved["before"]
     was = "" if before is None else f" (was {before}; undo it with  cloche alias {before} {name})"
-    said = (
-        f"is now {version}{was}" if str(before) != str(version) else f"is {version} already; nothing was changed"
-    )
-    terminal.answer("Alias", value, [f"{version.model}@{name} {said}"])
-    if str(before) != str(version):
+    said = f"is now {now}{was}" if before != now else f"is {now} already; nothing was changed"
+    terminal.answer(moved["kind"], moved, [f"{moved['alias']} {said}"])
+    if before != now:
         terminal.note("a server that runs keeps the version it began with, until it is started again")
 
 
@@ -111,19 +104,3 @@ def diff(before: str, after: str, /, *, terminal: _Terminal) -> None:
         old, new = (project.open(which) for which in (before, after))
     found = compare(old, new)
     terminal.answer("Diff", {"diff": found}, difference(found))
-
-
-def version_body(version: ModelVersion, bundle: Bundle | None = None) -> dict[str, Any]:
-    """A version as every `--json` answer shows it; with its bundle, also the signer and the manifest."""
-    found = {
-        "reference": str(version),
-        "model": version.model,
-        "number": version.version,
-        "digest": version.digest,
-        "framework": version.framework,
-        "size_bytes": version.size_bytes,
-        "quality": version.metrics,
-        "aliases": version.aliases,
-        "created": moment(version.created),
-    }
-    return found if bundle is None else found | {"signer": bundle.signer, "manifest": bundle.manifest}

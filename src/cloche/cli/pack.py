@@ -11,11 +11,11 @@ from cyclopts import Parameter
 
 from cloche.app.choose import name_of
 from cloche.app.local import pack_into
+from cloche.app.models import version_body
 from cloche.bundle.golden import ATOL, ROWS, RTOL
 from cloche.bundle.pack import PackOptions
 from cloche.bundle.tables import read_table
 from cloche.cli.here import open_here
-from cloche.cli.models import version_body
 from cloche.cli.portrait import describe
 from cloche.cli.terminal import Terminal, pairs
 from cloche.cli.ticker import ticking

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
-from cloche.app.project import Project
-from cloche.app.standing import look
-from cloche.cli.terminal import Terminal, moment
+import msgspec
+
+from cloche.app.standing import DeploymentView
+from cloche.cli.place import Place
+from cloche.cli.terminal import Terminal
 from cloche.cli.tree import plain, tree
 from cloche.core.errors import BusyError
-from cloche.store.deployments import Deployments
-from cloche.store.events import Event, list_events
+from cloche.core.shape import body
 
+#: As `history --json` shows it.
+Event: TypeAlias = Mapping[str, Any]
 _LOOK_S = 0.5
 
 
-def follow(project: Project, rollout: int, terminal: Terminal, seconds: float) -> int:
+def follow(where: Place, rollout: int, terminal: Terminal, seconds: float) -> int:
     """0 when the candidate is promoted, 1 when it was taken back; BusyError CL-E602 when that takes longer."""
-    deployments = Deployments(project.store)
-    name = deployments.rollout(rollout).deployment
+    name = where.rollout(rollout)["deployment"]
     screen = Screen(terminal)
     ends = time.monotonic() + seconds
-    told = 0
+    last = 0
     while True:
-        events = [one for one in list_events(project.store, name) if one.rollout == rollout and one.id > told]
-        told = max([told, *(one.id for one in events)])
-        row = deployments.rollout(rollout)
-        screen.show([line for view in look(project, name) for line in tree(view)], events)
-        if row.ended is not None:
-            return _end(terminal, screen, events)
+        ended = where.rollout(rollout)["ended"]  # first: so its end is among the events
+        events = [one for one in where.history(name, 100)["items"] if one["rollout"] == rollout]
+        screen.show(drawn(where.status(name)), [one for one in events if one["id"] > last])
+        last = max(last, newest(events))
+        if ended is not None:
+            return _end(terminal, screen, events[-1])
         if time.monotonic() > ends:
             screen.close()
             raise BusyError(
@@ -40,17 +44,26 @@ def follow(project: Project, rollout: int, terminal: Terminal, seconds: float) -
         time.sleep(_LOOK_S)
 
 
-def _end(terminal: Terminal, screen: Screen, events: list[Event]) -> int:
-    last = events[-1]
+def drawn(standing: Mapping[str, Any]) -> list[str]:
+    """The lines of a DeploymentList."""
+    views = msgspec.convert(standing["items"], tuple[DeploymentView, ...])
+    return [line for view in views for line in tree(view)]
+
+
+def newest(events: Sequence[Event]) -> int:
+    """The number of the newest event."""
+    return max((one["id"] for one in events), default=0)
+
+
+def _end(terminal: Terminal, screen: Screen, last: Event) -> int:
     screen.close()
-    promoted = last.action == "promoted"
-    is_fine = last.action in ("promoted", "reported")
-    words = f"{last.deployment}: version {last.version} was {last.action}: {last.why}"
-    told = {"deployment": last.deployment, "rollout": last.rollout, "outcome": last.action, "why": last.why}
-    terminal.answer("Rollout", told, [words])
+    name, promoted = last["deployment"], last["action"] == "promoted"
+    told = body("Rollout", deployment=name, rollout=last["rollout"], outcome=last["action"], why=last["why"])
+    words = f"{name}: version {last['version']} was {last['action']}: {last['why']}"
+    terminal.answer(told["kind"], told, [words])
     undo = "cloche rollback" if promoted else "cloche history"
-    terminal.note(f"{'undo' if promoted else 'next'}  {undo} {last.deployment}")
-    return 0 if is_fine else 1
+    terminal.note(f"{'undo' if promoted else 'next'}  {undo} {name}")
+    return 0 if promoted or last["action"] == "reported" else 1
 
 
 class Screen:
@@ -66,7 +79,7 @@ class Screen:
         self._terminal = terminal
         self._height = 0
 
-    def show(self, lines: list[str], events: list[Event]) -> None:
+    def show(self, lines: list[str], events: Sequence[Event]) -> None:
         if not self._redraws:
             for one in events:
                 self._terminal.note(event_line(one))
@@ -83,4 +96,5 @@ class Screen:
 
 def event_line(one: Event) -> str:
     """`2026-11-29T10:00:00Z  fraud:4  began  ada@laptop: canary: …`"""
-    return plain(f"{moment(one.time)}  {one.deployment} v{one.version}  {one.action}  ({one.who}) {one.why}")
+    what = f"{one['deployment']} v{one['version']}  {one['action']}"
+    return plain(f"{one['time']}  {what}  ({one['who']}) {one['why']}")

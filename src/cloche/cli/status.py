@@ -7,18 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from cyclopts import Parameter
 
+from cloche.app.acts import Acts
 from cloche.app.deploy import find_deployment
-from cloche.app.standing import look
-from cloche.cli.here import open_here
-from cloche.cli.progress import Screen
-from cloche.cli.terminal import Terminal, moment, table
-from cloche.cli.tree import tree
+from cloche.cli.place import Elsewhere, Place, place
+from cloche.cli.progress import Screen, drawn, newest
+from cloche.cli.terminal import Terminal, table
 from cloche.core.errors import ConfigError
-from cloche.store.deployments import Deployments
-from cloche.store.events import list_events
 
 _Terminal = Annotated[Terminal, Parameter(parse=False)]
 _LOOK_S = 1.0
@@ -30,6 +26,7 @@ def status(
     *,
     watch: Annotated[bool, Parameter(["-w", "--watch"])] = False,
     html: Path | None = None,
+    elsewhere: Elsewhere | None = None,
     terminal: _Terminal,
 ) -> int:
     """Show which versions have the traffic, and how a rollout goes.
@@ -43,37 +40,51 @@ def status(
     html
         Write the newest rollout of the deployment as a page to this file.
     """
-    with open_here(terminal) as project:
+    with place(terminal, elsewhere, create=False) as where:
         if html is not None:
-            # what makes pages is of no use to who only looks
-            rollout_page = import_module("cloche.app.rollout_page").rollout_page
-            write_page(html, rollout_page(project.store, find_deployment(project, None, name).name))
+            _write_page(html, where, name)
             terminal.answer("RolloutPage", {"path": html}, [str(html)])
             return 0
         if watch:
-            screen = Screen(terminal)
-            told = max([0, *(one.id for one in list_events(project.store, name))])
-            while True:
-                events = [one for one in list_events(project.store, name) if one.id > told]
-                told = max([told, *(one.id for one in events)])
-                screen.show([line for view in look(project, name) for line in tree(view)], events)
-                time.sleep(_LOOK_S)
-        views = look(project, name)
-    lines = [line for view in views for line in tree(view)]
-    terminal.answer("DeploymentList", {"items": [msgspec.to_builtins(view) for view in views]}, lines)
-    if not views:
+            _watch(where, name, terminal)
+        told = where.status(name)
+    terminal.answer(told["kind"], told, drawn(told))
+    if not told["items"]:
         terminal.note("nothing was ever served here; start with  cloche up MODEL")
     return 0
 
 
-def write_page(path: Path, page: str) -> None:
+def _write_page(path: Path, where: Place, name: str | None) -> None:
+    if not isinstance(where, Acts):
+        raise ConfigError("a page is written where the deployment is", hint="leave --host out, there")
+    # what makes pages is of no use to who only looks
+    rollout_page = import_module("cloche.app.rollout_page").rollout_page
+    page = rollout_page(where.project.store, find_deployment(where.project, None, name).name)
     try:
         path.write_text(page, "utf-8")
     except OSError as error:
         raise ConfigError(f"{path} can't be written: {error.strerror}", hint="name another file") from None
 
 
-def history(name: str | None = None, /, *, limit: int = 50, no_header: bool = False, terminal: _Terminal) -> None:
+def _watch(where: Place, name: str | None, terminal: Terminal) -> None:
+    screen = Screen(terminal)
+    last = newest(where.history(name)["items"])
+    while True:
+        events = [one for one in where.history(name)["items"] if one["id"] > last]
+        last = max(last, newest(events))
+        screen.show(drawn(where.status(name)), events)
+        time.sleep(_LOOK_S)
+
+
+def history(
+    name: str | None = None,
+    /,
+    *,
+    limit: int = 50,
+    no_header: bool = False,
+    elsewhere: Elsewhere | None = None,
+    terminal: _Terminal,
+) -> None:
     """Say what happened to deployments: who, what, when and why; the newest last.
 
     Parameters
@@ -85,11 +96,9 @@ def history(name: str | None = None, /, *, limit: int = 50, no_header: bool = Fa
     no_header
         Leave out the line with the columns' names.
     """
-    with open_here(terminal) as project:
-        if name is not None:
-            Deployments(project.store).get(name)
-        events = list_events(project.store, name, most=max(1, min(limit, 10_000)))
-    rows = [[moment(one.time), one.deployment, one.version, one.action, one.who, one.why] for one in events]
+    with place(terminal, elsewhere, create=False) as where:
+        told = where.history(name, limit)
+    columns = ("time", "deployment", "version", "action", "who", "why")
+    rows = [[one[column] for column in columns] for one in told["items"]]
     header = ["TIME", "DEPLOYMENT", "VERSION", "WHAT", "WHO", "WHY"]
-    items = [{**msgspec.to_builtins(one), "time": moment(one.time)} for one in events]
-    terminal.answer("EventList", {"items": items}, table(header, rows, no_header=no_header))
+    terminal.answer(told["kind"], told, table(header, rows, no_header=no_header))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,9 +12,7 @@ import msgspec
 from cloche.core.codes import CODES
 from cloche.core.errors import BusyError, ClocheError, ConfigError
 from cloche.core.paint import colourful, paint_error
-
-#: Of the shape of every `--json` answer; fields are only ever added to it.
-JSON_VERSION = 1
+from cloche.core.shape import body
 
 
 class Terminal(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,8 +29,7 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
     def answer(self, kind: str, value: Mapping[str, Any], lines: Iterable[str]) -> None:
         """Print the answer: `lines` for people, or one JSON object of `kind` that holds `value`."""
         if self.json:
-            body = {"kind": kind, "version": JSON_VERSION, **value}
-            _write(sys.stdout, msgspec.json.encode(body, enc_hook=_plain).decode())
+            _write(sys.stdout, msgspec.json.encode(body(kind) | dict(value), enc_hook=_plain).decode())
         else:
             _write(sys.stdout, *lines)
 
@@ -81,11 +77,6 @@ def problem(error: ClocheError) -> dict[str, Any]:
     if isinstance(error, BusyError):
         found["retry_after_s"] = error.retry_after_s
     return found
-
-
-def moment(seconds: float | None) -> str | None:
-    """A time in seconds since 1970 as RFC 3339 in UTC."""
-    return None if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, no_header: bool = False) -> list[str]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from cloche.cli.terminal import Terminal
+from cloche.core.units import format_size
 
 _SHOWN_AFTER_S = 1.0
 _COUNTED_AFTER_S = 3.0
@@ -21,18 +22,21 @@ _WIDTH = 12
 class Ticker:
     """A Ticker is one line about what is done now, redrawn while it lasts and gone when it is over."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, clock: Callable[[], float] = time.monotonic, *, in_bytes: bool = False
+    ) -> None:
         self._stream = stream
+        self._in_bytes = in_bytes
         self._clock = clock
         self._began = clock()
-        #: What, since when, when it was last heard of, rows done, rows in all; replaced as one, since a thread
-        #: of its own draws it.
+        #: What, since when, when it was last heard of, rows (or bytes) done, and in all; replaced as one, since a
+        #: thread of its own draws it.
         self._step = ("", self._began, self._began, 0, 0)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="ticker", daemon=True)
 
     def __call__(self, what: str, done: int = 0, total: int = 0, /) -> None:
-        """Say what is done next, or how many rows of it are done."""
+        """Say what is done next, or how many rows or bytes of it are done."""
         name, since, *_ = self._step
         now = self._clock()
         self._step = (what, since if what == name else now, now, done, total)
@@ -51,7 +55,10 @@ class Ticker:
         left = max((total - done) / rate - (now - heard), 0)
         full = _WIDTH * done // total
         bar = f"{'━' * full}{'─' * (_WIDTH - full)}"
-        return f"{what}  {bar}  {done:,} of {total:,} rows  {rate:,.0f} rows/s  {left:.0f} s left"
+        counts = f"{done:,} of {total:,} rows  {rate:,.0f} rows/s"
+        if self._in_bytes:
+            counts = f"{format_size(done)} of {format_size(total)}  {format_size(int(rate))}/s"
+        return f"{what}  {bar}  {counts}  {left:.0f} s left"
 
     def _draw(self) -> None:
         shown = ""
@@ -77,11 +84,11 @@ class Ticker:
 
 
 @contextmanager
-def ticking(terminal: Terminal) -> Iterator[Ticker | None]:
+def ticking(terminal: Terminal, *, in_bytes: bool = False) -> Iterator[Ticker | None]:
     """What hears of the steps of long work; None, and silence, where no person looks at a terminal."""
     can_redraw = sys.stderr.isatty() and terminal.environ.get("TERM") != "dumb"
     if terminal.json or terminal.verbosity < 0 or not can_redraw:
         yield None
         return
-    with Ticker(sys.stderr) as ticker:
+    with Ticker(sys.stderr, in_bytes=in_bytes) as ticker:
         yield ticker

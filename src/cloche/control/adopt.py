@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,10 @@ _ADDRESSES = 16
 
 
 class Adopted(NamedTuple):
-    """What lives on: processes by slot, and the listening sockets that one of them gave; [] where none did."""
+    """What lives on: processes by slot, and by their kind the listening sockets that one of them gave."""
 
     children: dict[int, Child]
-    listeners: list[socket.socket]
+    listeners: dict[str, list[socket.socket]]
 
 
 def control_path(runtime: Path, slot: int) -> Path:
@@ -51,7 +52,8 @@ def adopt(wish: Wish, board: Board) -> Adopted:
     runs was started by another wish; it is left as it is.
     """
     deadline = time.monotonic() + min(_ANSWER_S, wish.stuck_s)
-    adopted = Adopted({}, [])
+    adopted = Adopted({}, {})
+    takers = Counter(where.taker for where in wish.listen)
     others = []
     for slot in live_slots(board):
         pid, start = board.head(slot, Head.PID), board.head(slot, Head.START)
@@ -62,15 +64,16 @@ def adopt(wish: Wish, board: Board) -> Adopted:
         hello, descriptors, leash = greeted
         if hello["digest"] != wish.digest:
             others.append(pid)
-        if len(descriptors) == len(wish.listen) and not adopted.listeners:
-            adopted.listeners.extend(socket.socket(fileno=descriptor) for descriptor in descriptors)
+        kind = hello["role"]
+        if len(descriptors) == takers[kind] and kind not in adopted.listeners:
+            adopted.listeners[kind] = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         else:
             for descriptor in descriptors:
                 os.close(descriptor)
         adopted.children[slot] = Child(pid, start, leash)
     if others:
         raise _conflict(wish, others)
-    for listener in adopted.listeners:
+    for listener in (one for taken in adopted.listeners.values() for one in taken):
         listener.setblocking(False)
     return adopted
 

@@ -52,7 +52,9 @@ class Crew:
     time.monotonic.
     """
 
-    def __init__(self, wish: Wish, board: Board, slot: Slot, listeners: list[socket.socket], log: Log) -> None:
+    def __init__(
+        self, wish: Wish, board: Board, slot: Slot, listeners: dict[str, list[socket.socket]], log: Log
+    ) -> None:
         self.selector = selectors.DefaultSelector()
         self._wish = wish
         self._board = board
@@ -98,7 +100,7 @@ class Crew:
         if any(child.pidfd is None for _, child in self._taken()):
             waits.append(_NO_PIDFD_S)
         if self._stop_by is not None:
-            waits += [self._stop_by - now, *([self._shut_at - now] if self._listeners else [])]
+            waits += [self._stop_by - now, *([self._shut_at - now] if any(self._listeners.values()) else [])]
         return max(0.0, min(waits))
 
     def hear(self, child: Child) -> None:
@@ -134,8 +136,9 @@ class Crew:
 
     def _go_on_draining(self, now: float, stop_by: float) -> None:
         if now >= self._shut_at:
-            while self._listeners:
-                shut(self._listeners.pop())
+            for listeners in self._listeners.values():
+                while listeners:
+                    shut(listeners.pop())
         if not self._hosts_asked and all(seat.group.kind == "host" for seat, _ in self._taken()):
             self._hosts_asked = True
             self._stop_by = now + _HOSTS_S
@@ -166,7 +169,7 @@ class Crew:
             "colour": self._wish.colour,
             "config": seat.config,
         }
-        listeners = self._listeners if seat.group.sockets else []
+        listeners = self._listeners.get(seat.group.kind, [])
         try:
             child = Child.spawn(seat.group.argv, task, listeners, self._wish.runtime)
         except OSError as error:

@@ -41,7 +41,7 @@ class Supervisor:
         self._lock = lock.hold(wish.runtime)
         self._board = _open_board(wish.runtime / "board")
         adopted = adopt(wish, self._board)
-        self._listeners = adopted.listeners or [bind(host, port) for host, port in wish.listen]
+        self._listeners = _listen(wish, adopted.listeners)
         self._slot = self._board.claim(0, Role.SUPERVISOR, os.getpid(), process_start(os.getpid()))
         self._crew = Crew(wish, self._board, self._slot, self._listeners, log)
         self._crew.adopt(adopted.children)
@@ -107,14 +107,17 @@ class Supervisor:
         self._crew.drain(time.monotonic())
 
     def _announce(self) -> None:
-        port = str(self._listeners[0].getsockname()[1]) if self._listeners else ""
-        emit(STDOUT, self.wish.banner.replace("{port}", port), wait_s=_PATIENCE_S)
+        banner = self.wish.banner
+        for taker, place in (("worker", "{port}"), ("controller", "{controller}")):
+            port = next((str(one.getsockname()[1]) for one in self._listeners.get(taker, ())), "")
+            banner = banner.replace(place, port)
+        emit(STDOUT, banner, wait_s=_PATIENCE_S)
 
     def _write_note(self) -> None:
         note = {
             "pid": os.getpid(),
             "model": self.wish.model,
-            "addresses": [address(listener) for listener in self._listeners],
+            "addresses": [address(one) for taken in self._listeners.values() for one in taken],
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "digest": self.wish.digest,
         }
@@ -142,6 +145,15 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # it came before anything was started
+
+
+def _listen(wish: Wish, adopted: dict[str, list[socket.socket]]) -> dict[str, list[socket.socket]]:
+    """The listening sockets by who takes them, in the wish's order: those that live on, or new ones."""
+    listeners = {where.taker: adopted.get(where.taker, []) for where in wish.listen}
+    for where in wish.listen:
+        if where.taker not in adopted:
+            listeners[where.taker].append(bind(where.host, where.port))
+    return listeners
 
 
 def _open_board(path: Path) -> Board:

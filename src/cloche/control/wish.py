@@ -24,7 +24,14 @@ class Group(NamedTuple):
     size: int
     argv: tuple[str, ...]
     config: tuple[dict[str, Any], ...]  # one a process
-    sockets: bool
+
+
+class Address(NamedTuple):
+    """An Address is where to listen; processes of the kind `taker` accept there."""
+
+    host: str
+    port: int
+    taker: str = "worker"
 
 
 class Wish(NamedTuple):
@@ -32,11 +39,11 @@ class Wish(NamedTuple):
 
     runtime: Path
     data: str
-    listen: tuple[tuple[str, int], ...]
+    listen: tuple[Address, ...]
     groups: tuple[Group, ...]
     digest: str
     model: str = ""
-    banner: str = ""  # "{port}" stands for the port of the first address
+    banner: str = ""  # "{port}" stands for the port of the first address, "{controller}" for the controller's
     colour: bool = False  # on stderr
     lame_duck_s: float = 5.0
     load_timeout_s: float = 300.0
@@ -58,7 +65,7 @@ class Wish(NamedTuple):
                 code="CL-E201",
                 hint="ask for fewer with --workers",
             )
-        listen = tuple((host, port) for host, port in value["listen"])
+        listen = tuple(Address(*address) for address in value["listen"])
         body = json.dumps([listen, value["groups"]], sort_keys=True).encode()
         return cls(
             **{
@@ -78,5 +85,4 @@ def _group(value: dict[str, Any]) -> Group:
         size=count,
         argv=tuple(value["argv"]),
         config=tuple(config) if isinstance(config, list) else (config,) * count,
-        sockets=value["sockets"],
     )

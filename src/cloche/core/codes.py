@@ -100,6 +100,11 @@ CODES: dict[str, tuple[str, str]] = {
         "It would break callers",
         "What callers send or read would have to change. Tell them, then add --breaking.",
     ),
+    "CL-E415": (
+        "Not a name of this host",
+        "The Host header must name an address, localhost or a name of the certificate: no web page that gives "
+        "this host another name is answered.",
+    ),
     "CL-E500": ("Held by something else", "The message names what."),
     "CL-E501": (
         "Cloche is running already",
@@ -116,6 +121,10 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E506": (
         "Another controller leads",
         "Of the machines that share a database one decides; it goes on by itself.",
+    ),
+    "CL-E507": (
+        "Another push stands in the way",
+        "Each file of a bundle is sent by one push at a time, from where it is: push again, and it goes on.",
     ),
     "CL-E600": ("Busy", "Try again after the time in Retry-After."),
     "CL-E601": ("Overloaded", "The request could not have been answered in time, so it was not begun."),

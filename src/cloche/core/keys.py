@@ -18,6 +18,9 @@ from cloche.core.reference import check_name
 SCOPES: dict[str, str] = {
     "predict": "ask the models, and read what they take: /predict, /v2, /docs, /openapi.json",
     "metrics": "read /metrics",
+    "read": "see deployments, history and models through the admin API",
+    "deploy": "that, and push, deploy, promote, abort, roll back there",
+    "admin": "everything there: also the audit log",
 }
 #: The name under which `limits` speaks of every other key.
 EVERY_OTHER = "default"

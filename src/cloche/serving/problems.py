@@ -12,6 +12,7 @@ from cloche.core.codes import CODES
 from cloche.core.errors import (
     BusyError,
     ClocheError,
+    ConfigError,
     ConflictError,
     InputError,
     ModelError,
@@ -21,6 +22,7 @@ from cloche.core.errors import (
 
 _BY_FAMILY: tuple[tuple[type[ClocheError], int], ...] = (
     (InputError, 422),
+    (ConfigError, 400),
     (NotFoundError, 404),
     (RefusedError, 403),
     (ConflictError, 409),

@@ -104,6 +104,11 @@ KEYS = (
         meaning="The port to listen on, 1 to 65535; 0 takes one that is free.",
     ),
     Key(
+        path="serve.admin",
+        kind=PORT,
+        meaning="The port of the admin API, 0 to 65535; 0 takes one that is free. Without it there is none.",
+    ),
+    Key(
         path="serve.workers",
         kind=WORKERS,
         default="cores",

@@ -87,6 +87,7 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
         serve=Serve(
             host=reader.value("serve", "host"),
             port=reader.value("serve", "port"),
+            admin=reader.value("serve", "admin"),
             workers=reader.value("serve", "workers"),
             allow_code=reader.value("serve", "allow_code"),
             load_timeout_s=reader.value("serve", "load_timeout"),

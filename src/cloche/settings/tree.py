@@ -28,6 +28,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     port: int
+    admin: int | None
     workers: int
     allow_code: bool
     load_timeout_s: float

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloche.core.errors import BusyError, ConfigError, ConflictError
+from cloche.core.platform import whoami
 from cloche.store import postgres, sqlite, tables
 
 _SQLITE_FILE = "sqlite:///"
@@ -60,6 +63,17 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @cached_property
+    def who(self) -> str:
+        """Whoever makes the changes, as the audit log names them: the person at this process."""
+        return whoami()
+
+    def acting_as(self, who: str) -> Store:
+        """The same store, for changes that this process makes for somebody else."""
+        other = copy.copy(self)
+        other.__dict__["who"] = who
+        return other
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

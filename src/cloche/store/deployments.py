@@ -9,10 +9,11 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from cloche.core.errors import ConflictError, NotFoundError, RefusedError
+from cloche.store.audit import audit
 from cloche.store.database import Store
 from cloche.store.events import add_event
 from cloche.store.machines import Lease, fenced
-from cloche.store.tables import aliases, blocked, deployments, rollouts, state
+from cloche.store.tables import aliases, blocked, deployments, events, rollouts, state
 
 
 class DeploymentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +99,7 @@ class Deployments:
                 connection.execute(update(deployments).where(deployments.c.name == name).values(fresh))
             if held is None or held.stable != resolved:
                 self._tell(connection, name, None, who, "started", resolved, f"{asked} was asked for")
+            self._audit(connection, who, "started", name, model=model, version=resolved, asked=asked)
             return _require(connection, name)
 
     def ask(self, name: str, asked: str, resolved: int) -> None:
@@ -146,6 +148,8 @@ class Deployments:
             change = {"rollout": number, "revision": _revision(connection)}
             connection.execute(update(deployments).where(deployments.c.name == name).values(change))
             self._tell(connection, name, number, who, "began", candidate, why)
+            told = {"model": held.model, "version": candidate, "rollout": number}
+            self._audit(connection, who, "deployed", name, **told)
             return number
 
     def follow(self, name: str, resolved: int) -> None:
@@ -180,6 +184,7 @@ class Deployments:
                 )
             ordered = {"command": command, "commander": who}
             connection.execute(update(rollouts).where(rollouts.c.id == held.rollout).values(ordered))
+            self._audit(connection, who, "ordered", name, command=command, rollout=held.rollout)
             row = connection.execute(select(rollouts).where(rollouts.c.id == held.rollout)).one()
             return RolloutRow(**row._mapping)
 
@@ -272,14 +277,17 @@ class Deployments:
             self._block(connection, held.model, bad, why)
             if held.stable != version:
                 self._tell(connection, name, None, who, "rolled back", version, why)
+            told = {"model": held.model, "version": version, "blocked": bad, "why": why}
+            self._audit(connection, who, "rolled back", name, **told)
             return _require(connection, name)
 
     def before(self, row: DeploymentRow) -> int | None:
         """The version that had the traffic before the stable one, by the rollout that ended it."""
         wanted = (
             select(rollouts.c.stable)
+            .join(events, events.c.rollout == rollouts.c.id)
             .where(rollouts.c.deployment == row.name, rollouts.c.candidate == row.stable)
-            .where(rollouts.c.model == row.model, rollouts.c.ended.is_not(None))
+            .where(rollouts.c.model == row.model, events.c.action == "promoted")
             .order_by(rollouts.c.id.desc())
             .limit(1)
         )
@@ -291,7 +299,10 @@ class Deployments:
         """Let a version that was taken back be deployed again; False where it was not blocked."""
         where = (blocked.c.model == model) & (blocked.c.version == version)
         with self._store.change() as connection:
-            return bool(connection.execute(delete(blocked).where(where)).rowcount)
+            was = bool(connection.execute(delete(blocked).where(where)).rowcount)
+            if was:
+                self._audit(connection, self._store.who, "unblocked", f"{model}:{version}")
+            return was
 
     def cool(self, name: str) -> None:
         """The version before the stable one need not be warm any more, if its time is over."""
@@ -327,6 +338,9 @@ class Deployments:
         self, connection: Connection, name: str, number: int | None, who: str, action: str, version: int, why: str
     ) -> None:
         add_event(connection, self._store.now(), name, number, who, action, version, why)
+
+    def _audit(self, connection: Connection, who: str, action: str, target: str, **details: Any) -> None:
+        audit(connection, self._store.now(), who, action, target, **details)
 
 
 #: A deployment without a rollout, and without a version that is kept warm.

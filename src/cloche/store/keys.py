@@ -8,6 +8,7 @@ from sqlalchemy import Row, insert, select, update
 
 from cloche.core.errors import ConfigError, ConflictError, NotFoundError
 from cloche.core.keys import KeyRecord, MintedKey, mint_key
+from cloche.store.audit import audit
 from cloche.store.database import Store
 from cloche.store.tables import keys
 
@@ -36,6 +37,8 @@ class Keys:
                     hint=f"choose another name, or first: cloche keys revoke {name}",
                 )
             connection.execute(insert(keys).values(_values(minted.record)))
+            told = {"name": name, "scopes": list(minted.record.scopes), "expires": expires}
+            audit(connection, now, self._store.who, "key created", minted.record.id, **told)
         return minted
 
     def list(self) -> tuple[KeyRecord, ...]:
@@ -59,6 +62,7 @@ class Keys:
             records = [_record(row) for row in connection.execute(select(keys))]
             record = _find(which, [record for record in records if record.is_active(now)])
             connection.execute(update(keys).where(keys.c.id == record.id).values(revoked=now))
+            audit(connection, now, self._store.who, "key revoked", record.id, name=record.name)
             return _record(connection.execute(select(keys).where(keys.c.id == record.id)).one())
 
 

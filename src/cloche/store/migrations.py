@@ -36,7 +36,7 @@ def migrate(connection: Connection, version: int) -> None:
 
 
 def to_2(op: Operations) -> None:
-    """Deployments, their rollouts, what happened to them, versions that were rolled back; machines, who leads."""
+    """Deployments, rollouts, what happened and who did it, versions that were rolled back; machines, who leads."""
     op.create_table(
         "cloche_deployments",
         Column("name", String(63), primary_key=True),
@@ -78,6 +78,17 @@ def to_2(op: Operations) -> None:
         Column("why", Text, nullable=False),
     )
     op.create_index("ix_cloche_events_deployment", "cloche_events", ["deployment"])
+    op.create_table(
+        "cloche_audit",
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("time", Float(53), nullable=False),
+        Column("who", String(200), nullable=False),
+        Column("action", String(40), nullable=False),
+        Column("target", String(200), nullable=False),
+        Column("details", JSON, nullable=False),
+        Column("previous", String(64), nullable=False),
+        Column("hash", String(64), nullable=False),
+    )
     op.create_table(
         "cloche_blocked",
         Column("model", String(63), primary_key=True),

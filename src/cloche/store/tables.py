@@ -133,6 +133,20 @@ events = Table(
     Column("why", Text, nullable=False),
 )
 
+#: What people changed, append-only: `hash` is over the row and the hash before (see `store.audit`).
+audit = Table(
+    "cloche_audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("time", Float(53), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
 #: Versions that were rolled back: nobody deploys them until a person clears them.
 blocked = Table(
     "cloche_blocked",

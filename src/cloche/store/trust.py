@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Row, delete, insert, select
 
 from cloche.core.errors import ConfigError, NotFoundError
+from cloche.store.audit import audit
 from cloche.store.database import Store
 from cloche.store.tables import trusted
 
@@ -33,8 +34,9 @@ class TrustedKeys:
         held = select(trusted).where(trusted.c.public_key == public_key)
         with self._store.change() as connection:
             if connection.execute(held).first() is None:
-                row = {"public_key": public_key, "name": name[:200], "added": self._store.now()}
-                connection.execute(insert(trusted).values(row))
+                now, name = self._store.now(), name[:200]
+                connection.execute(insert(trusted).values(public_key=public_key, name=name, added=now))
+                audit(connection, now, self._store.who, "trusted", public_key, name=name)
             return _trusted(connection.execute(held).one())
 
     def remove(self, public_key: str) -> None:
@@ -43,6 +45,7 @@ class TrustedKeys:
             gone = connection.execute(delete(trusted).where(trusted.c.public_key == public_key))
             if gone.rowcount == 0:
                 raise NotFoundError("this signing key is not among the trusted ones", code="CL-E302")
+            audit(connection, self._store.now(), self._store.who, "trusted no more", public_key)
 
     def list(self) -> tuple[TrustedKey, ...]:
         """The trusted keys; the first is this data folder's own."""

@@ -27,6 +27,7 @@ from cloche.app.wish import make_wish, settle
 from cloche.app.worker import WorkerConfig
 from cloche.control.wish import Wish
 from cloche.core.errors import ConfigError, MissingExtraError, NotFoundError, RefusedError
+from cloche.settings.carry import from_json
 from cloche.store.keys import Keys
 from cloche.testing import toy_classifier, toy_onnx
 
@@ -67,7 +68,7 @@ def project(packed: Path, short: Path) -> Iterator[Project]:
 def planned(project: Project, model: str | None = "churn", **options: Any) -> tuple[dict[str, Any], Desired]:
     chosen = choose_all(project) if model is None else [choose(project, model)]
     runtime = runtime_folder(project.settings)
-    wish, desired, _ = make_wish(project, settle(project, chosen, "tests"), runtime, **options)
+    wish, desired, _ = make_wish(project, settle(project, chosen), runtime, **options)
     return wish, desired
 
 
@@ -87,7 +88,7 @@ def worker_of(wish: dict[str, Any]) -> WorkerConfig:
 def test_the_wish_is_one_that_the_supervisor_and_the_worker_read(project: Project) -> None:
     wish = wish_of(project)
     parsed = Wish.parse(json.loads(json.dumps(wish)))
-    assert parsed.listen == (("127.0.0.1", 8080),)
+    assert parsed.listen == (("127.0.0.1", 8080, "worker"),)
     assert [(group.kind, group.size) for group in parsed.groups] == [
         ("host", 0),
         ("worker", project.settings.serve.workers),
@@ -98,6 +99,16 @@ def test_the_wish_is_one_that_the_supervisor_and_the_worker_read(project: Projec
     assert (one.deployment, one.ref, worker.loopback) == ("churn", "churn:1", True)
     assert worker.trusted == tuple(project.trusted())
     assert not one.keys_required
+
+
+def test_the_admin_api_is_the_controller_s_and_only_where_it_is_set(packed: Path, short: Path) -> None:
+    with open_project(packed, overrides={"serve.admin": 8082}) as project:
+        wish = wish_of(project)
+        assert Wish.parse(wish).listen[1:] == (("127.0.0.1", 8082, "controller"),)
+        assert "admin      http://127.0.0.1:{controller}, with a key" in wish["banner"]
+        assert from_json(json.loads(json.dumps(wish["groups"][2]["config"]["admin"]))) == project.settings
+    with open_project(packed) as project:
+        assert "admin" not in wish_of(project)["groups"][2]["config"]
 
 
 def test_the_banner_is_plain_and_ends_with_a_line_to_paste(project: Project) -> None:
@@ -259,7 +270,7 @@ def test_a_bundle_with_one_byte_changed_is_not_served(project: Project, name: st
     try:
         file.write_bytes(packed[:-1] + bytes([packed[-1] ^ 1]))
         with pytest.raises(RefusedError, match=name) as caught:
-            make_wish(project, settle(project, [chosen], "tests"), runtime_folder(project.settings))
+            make_wish(project, settle(project, [chosen]), runtime_folder(project.settings))
         assert caught.value.code == "CL-E404"
     finally:
         file.write_bytes(packed)

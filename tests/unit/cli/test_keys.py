@@ -78,7 +78,7 @@ def test_an_unknown_key_is_not_there(cloche: Cloche) -> None:
 
 
 def test_a_wrong_scope_names_the_ones_there_are(cloche: Cloche) -> None:
-    result = cloche("keys", "create", "mobile", "--scope", "admin")
+    result = cloche("keys", "create", "mobile", "--scope", "root")
     assert result.code == 2
     assert "predict" in result.err
 

@@ -11,7 +11,7 @@ from cloche.core.errors import ConfigError
 
 
 def group(kind: str = "worker", count: int = 1, config: object = None) -> dict[str, Any]:
-    return {"kind": kind, "count": count, "argv": ["python"], "config": config or {}, "sockets": True}
+    return {"kind": kind, "count": count, "argv": ["python"], "config": config or {}}
 
 
 def wish(*groups: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -35,6 +35,11 @@ def test_without_a_digest_addresses_and_groups_make_one() -> None:
     assert digest != Wish.parse(wish(group(count=2))).digest
     assert digest != Wish.parse(wish(group(), listen=[["::1", 81]])).digest
     assert Wish.parse(wish(group(), digest="d")).digest == "d"
+
+
+def test_an_address_is_the_workers_unless_it_names_who_takes_it() -> None:
+    parsed = Wish.parse(wish(group(), listen=[["::1", 80], ["::1", 82, "controller"]]))
+    assert [where.taker for where in parsed.listen] == ["worker", "controller"]
 
 
 def test_more_processes_than_the_board_has_room_for_are_refused() -> None:

@@ -113,10 +113,10 @@ def test_a_record_passes_through_json() -> None:
 def test_scopes_are_kept_once_each_in_order() -> None:
     assert minted(scopes=("metrics", "predict", "metrics")).record.scopes == ("metrics", "predict")
     assert minted().record.scopes == ("predict",)
-    assert set(SCOPES) == {"predict", "metrics"}
+    assert set(SCOPES) == {"predict", "metrics", "read", "deploy", "admin"}
 
 
-@pytest.mark.parametrize("scopes", [(), ("admin",), ("predict", "admin")])
+@pytest.mark.parametrize("scopes", [(), ("root",), ("predict", "root")])
 def test_a_scope_that_does_not_exist_is_refused(scopes: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="scope"):
         minted(scopes=scopes)
