@@ -252,3 +252,14 @@ def test_an_answer_out_of_the_cache_is_neither_scored_nor_timed(
         assert [sums[metric][1].n for metric in METRICS] == [1, 1]
 
     run(scenario())
+
+
+def test_sums_that_are_full_stay_as_they_are(slot: Slot, board: Board, tmp_path: Path) -> None:
+    """The board's numbers end somewhere; n, total and squares stay of the same values."""
+    arm = MeteredArm(slot, LABELS, 1e9, trial=7)
+    for _ in range(20):
+        arm.count(200, 1_000.0)
+    found = Watch(board, tmp_path).sums("fraud", 3, 4, 7)["latency"][1]
+    assert 0 < found.n < 20
+    assert (found.mean, found.variance) == (pytest.approx(1_000.0), pytest.approx(0.0, abs=1e-3))
+    assert arm.counts() == (20, 0)
