@@ -67,7 +67,7 @@ class Supervisor:
                     if key.fileobj is self._signals:
                         self._on_signals()
                     elif isinstance(key.fileobj, socket.socket):
-                        self._crew.hear(key.data)
+                        self._crew.hear(key.data, time.monotonic())
                 self._crew.turn(time.monotonic())
                 if not announced and self._exit_code is None and self._crew.is_ready():
                     announced = True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
+from cloche.core.board import Head
 from cloche.core.member import Member
 from cloche.serving.http import App
 from cloche.serving.server import Server
@@ -43,6 +45,7 @@ async def serve(
     member.on_drain(drain)
     while not draining.is_set():
         state.share(member.board, member.slot, server.connections)
+        member.slot.set(Head.LOOP_NS, time.thread_time_ns())
         server.tick()
         await _until(draining, TICK_S)
     state.is_draining = True
