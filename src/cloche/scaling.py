@@ -8,7 +8,8 @@ import msgspec
 
 #: The windows over which requests are counted: what came just now, lately, and usually.
 WINDOWS_S = (1.0, 10.0, 60.0)
-#: Of a short window so many standard deviations are taken for chance, so that noise starts no workers.
+#: So many standard deviations of a count are taken for chance, so that noise starts no workers: of one second; the
+#: longer it was counted for, the fewer.
 _CHANCE = 2.0
 #: Requests from which on a shorter window says what one costs.
 _ENOUGH = 20.0
@@ -114,7 +115,7 @@ def _rate(loads: tuple[Load, ...]) -> float:
     rates = []
     for window_s in WINDOWS_S:
         count, seconds = _count(loads, window_s)
-        chance = _CHANCE * math.sqrt(count) if window_s < WINDOWS_S[-1] else 0.0
+        chance = _CHANCE * max(0.0, 1 - seconds / WINDOWS_S[-1]) * math.sqrt(count)
         rates.append(max(0.0, count - chance) / seconds)
     rates[-1] += max(0.0, _slope(loads)) * loads[-1].startup_s
     return max(rates)
@@ -137,12 +138,14 @@ def _cost_s(loads: tuple[Load, ...]) -> float:
 
 
 def _slope(loads: tuple[Load, ...]) -> float:
-    """By how many requests a second more come each second, by the line of least squares."""
+    """By how many requests a second more come each second, by least squares, less what may be chance."""
     middle = sum(one.at for one in loads) / len(loads)
     spread = sum((one.at - middle) ** 2 for one in loads)
     if spread < 1.0:
         return 0.0
-    return sum((one.at - middle) * one.arrivals / one.seconds for one in loads) / spread
+    count, seconds = _count(loads, WINDOWS_S[-1])
+    slope = sum((one.at - middle) * one.arrivals / one.seconds for one in loads) / spread
+    return slope - _CHANCE * math.sqrt(count / seconds / spread)
 
 
 def _words(loads: tuple[Load, ...], load: Load) -> str:

@@ -141,6 +141,17 @@ def test_what_is_no_count_is_not_heard(elastic: Elastic, asked: str) -> None:
     assert up.end() == 143
 
 
+def test_only_the_controller_is_heard(elastic: Elastic) -> None:
+    host = elastic.world.group("host", file=str(elastic.file))
+    host["argv"] = [*host["argv"][:-1], str(elastic.program)]
+    up = elastic.world.up(host, {**elastic.world.group(count=1), "most": 3})
+    up.port()
+    elastic.ask(3)
+    with pytest.raises(AssertionError, match="what was waited for"):
+        until(lambda: len(elastic.world.pids()) > 1, seconds=1.0)
+    assert up.end() == 143
+
+
 def test_there_are_at_least_one_and_at_most_as_many_as_there_are_seats(elastic: Elastic) -> None:
     up = elastic.up(count=2, most=3, lame_duck_s=0.0)
     up.port()

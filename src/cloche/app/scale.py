@@ -38,7 +38,8 @@ class Scaler:
         self._looked = float("-inf")
         self._seen: int | None = None
         self._wanted: int | None = None
-        self._workers = machine.workers
+        is_fixed = machine.least_workers == machine.workers
+        self._said = machine.workers if is_fixed else 0
 
     def turn(self, revision: int) -> None:
         """Look at the load once a second, and at what a person wants when the store has changed."""
@@ -69,10 +70,10 @@ class Scaler:
         self._member.slot.set(Head.DESIRED, decision.workers)
         held = sum(self._meter.counts())
         if decision.workers == held:
-            self._workers = held
+            self._said = held
             return
-        if decision.workers != self._workers:
+        if decision.workers != self._said:
             words = f"{decision.workers} workers, there are {held}: {decision.why}"
             _log.info("%s", words, extra={"action": "scaled", "workers": decision.workers})
-            self._workers = decision.workers
+            self._said = decision.workers
         self._member.ask_for("worker", decision.workers)  # again and again: it changes nothing where it is so
