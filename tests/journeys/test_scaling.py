@@ -55,7 +55,14 @@ def test_by_hand_up_and_down_again_nothing_is_lost_and_added_workers_get_their_s
         until(lambda: min(connections(serving)) >= 6, "each has its share", 5.0)
         before = serving.metric("cloche_requests_total")
         command(shop, "scale", "1")
-        until(lambda: workers(serving) == 1, "1 worker")
+        probes = []
+
+        def is_done() -> bool:
+            probes.append(serving.ask("/readyz").status)
+            return workers(serving) == 1
+
+        until(is_done, "1 worker")
+        assert set(probes) == {200}
         assert serving.metric("cloche_requests_total") >= before
         assert serving.metric("cloche_workers_desired") == 1
         assert serving.metric("cloche_worker_restarts_total") == 0

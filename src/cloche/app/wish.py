@@ -84,7 +84,8 @@ def make_wish(
         hosts=by_digest,
         hosted=tuple(one.online.name for one in chosen if by_digest[one.bundle.digest]),
     )
-    count = Scale(project.store, project.machine).get() or serve.least_workers
+    scaled = Scale(project.store, project.machine).get()
+    count = scaled or serve.least_workers
     desired = Shelf(machine, project.store).desired()
     facts = [_facts(project, one, wished.stable) for one, wished in zip(chosen, desired.deployments, strict=True)]
     wish = {
@@ -100,7 +101,7 @@ def make_wish(
     settled = [_without(worker, "keys", "trusted"), hosts]
     tables = [_without(msgspec.to_builtins(one.online), "model") for one in chosen]
     server = Server(
-        host=serve.host, workers=count, most_workers=serve.workers if count == serve.least_workers else count,
+        host=serve.host, workers=count, most_workers=scaled or serve.workers,
         encrypted=serve.tls is not None, data=settings.data,
     )  # fmt: skip
     controller = {"machine": msgspec.to_builtins(machine), "desired": str(runtime / FILE)}

@@ -23,7 +23,7 @@ from cloche.control.crew import Crew, StartFailedError
 from cloche.control.listeners import address, bind
 from cloche.control.log import STDOUT, Log, emit
 from cloche.control.wish import Wish
-from cloche.core.board import SLOTS, Board, Role
+from cloche.core.board import SLOTS, Board, Head, Role, State
 from cloche.core.errors import ClocheError, RefusedError
 from cloche.core.member import read_json
 from cloche.core.platform import process_start
@@ -103,6 +103,7 @@ class Supervisor:
 
     def _begin_stop(self, exit_code: int) -> None:
         self._exit_code = exit_code
+        self._slot.set(Head.STATE, State.DRAINING)  # first: who drains then knows that all stop
         self._log.say("draining", "stopping: what is in flight is finished first (Ctrl-C again stops at once)")
         self._crew.drain(time.monotonic())
 
