@@ -18,6 +18,8 @@ _ROW = re.compile(r"^\| `([^`]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)
 ROWS = {name: (default, meaning) for name, default, meaning in _ROW.findall(PAGE)}
 _BLOCK = re.search(r"```toml title=\"cloche.toml\"\n(.*?)```", PAGE, re.DOTALL)
 EXAMPLE = _BLOCK[1] if _BLOCK else ""
+#: What can't stand in the same file.
+OTHERS = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def _as_written(key: Key) -> str:
@@ -36,20 +38,21 @@ def test_nothing_is_documented_that_cannot_be_set() -> None:
 
 
 def test_the_example_works_and_shows_every_key(tmp_path: Path) -> None:
-    text = re.sub(r"(?m)^# (\w+ = )", r"\1", EXAMPLE)
-    (tmp_path / "cloche.toml").write_text(text)
-    settings = load_settings(directory=tmp_path, environ={})
-    assert settings.online
     shown = set()
 
     def walk(place: tuple[str, ...], value: object) -> None:
-        if isinstance(value, dict) and find_key(place) is None:
+        if isinstance(value, dict):
             for name, inner in value.items():
                 walk((*place, name), inner)
         elif key := find_key(place):
             shown.add(key.path)
 
-    walk((), tomllib.loads(text))
+    whole = re.sub(r"(?m)^# (\w+ = )", r"\1", EXAMPLE)
+    for text in (*OTHERS, whole):
+        (tmp_path / "cloche.toml").write_text(text)
+        settings = load_settings(directory=tmp_path, environ={})
+        walk((), tomllib.loads(text))
+    assert settings.online
     assert shown == {key.path for key in KEYS}
 
 

@@ -25,8 +25,8 @@ FLOAT = onnx.TensorProto.FLOAT
 def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2, name: str = "toy") -> int:
     """Pack and register a version that answers `factor` times the sum of `x`; its number.
 
-    `kind` is good, "large" (good, and two megabytes), or "fails" or "nan" on a share of the rows that `Callers` send.
-    Its own examples have none of them, so that nothing is seen before it has callers.
+    `kind` is good, "large" (good, and two megabytes), or "fails" or "nan" on a share of the rows that `Callers`
+    send. Its own examples have none of them, so that nothing is seen before it has callers.
     """
     limit = 1.0 - share
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["sum"])]

@@ -166,8 +166,8 @@ class World:
         until(lambda: not live_slots(board))
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@contextlib.contextmanager
+def open_world() -> Iterator[World]:
     # a short path: that of a unix socket has at most 104 bytes
     folder = Path(tempfile.mkdtemp(prefix="cl-", dir="/tmp"))
     world = World(folder)
@@ -176,6 +176,12 @@ def world() -> Iterator[World]:
     finally:
         world.close()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with open_world() as world:
+        yield world
 
 
 def ask(port: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from cloche.settings import Online
 from cloche.store.deployments import DeploymentRow, Deployments
 
 #: What is set by these is a matter of processes and sockets.
-_AT_START = ("workers", "allow_code", "load_timeout_s")
+_AT_START = ("workers", "least_workers", "allow_code", "load_timeout_s")
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,13 +38,19 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """A Server is where all of it is served; `data` is the folder that keeps it."""
+    """A Server is where all of it is served, by how many workers at first; `data` is the folder that keeps it."""
 
     host: str
     workers: int
+    most_workers: int
     encrypted: bool
     data: Path
     has_admin: bool = False
+
+    @property
+    def scale(self) -> str:
+        elastic = self.most_workers > self.workers
+        return f"{self.workers} to {self.most_workers}, by the load" if elastic else str(self.workers)
 
     @property
     def url(self) -> str:
@@ -98,7 +104,7 @@ def _of_one(server: Server, facts: Facts) -> list[tuple[str, str]]:
         ("model", _described(facts)),
         ("runtime", f"{what.runtime.kind}, {where}{speed}"),
         ("sandbox", "none: the model's code may do whatever you may" if is_code else ""),
-        ("workers", str(server.workers)),
+        ("workers", server.scale),
         ("predict", f"{url}/predict/{facts.deployment}"),
         ("docs", f"{url}/docs"),
         ("playground", f"{url}/playground/{facts.deployment}"),
@@ -118,7 +124,7 @@ def _of_several(server: Server, facts: Sequence[Facts]) -> list[tuple[str, str]]
             for number, one in enumerate(facts)
         ),
         ("sandbox", f"none for {', '.join(code)}: their code may do whatever you may" if code else ""),
-        ("workers", str(server.workers)),
+        ("workers", server.scale),
         ("predict", f"{server.url}/predict/NAME"),
         ("docs", f"{server.url}/docs"),
         ("admin", _admin(server)),

@@ -1,7 +1,7 @@
 """The controller, wired: `python -m cloche.app.controller FD` is what the supervisor starts.
 
-It hands what the store says to the workers of this machine, and takes rollouts from stable to candidate. Where
-`[serve] admin` says so, the admin API runs beside that in a thread of its own.
+It hands what the store says to the workers of this machine, takes rollouts from stable to candidate, and says how
+many workers there are to be. Where `[serve] admin` says so, the admin API runs beside that in a thread of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cloche.app.admin.wire import admin
 from cloche.app.describe import Machine, Shelf, alias_of, policy_of, strategy_of
 from cloche.app.desired import stamp, write_desired
 from cloche.app.refusals import check_code, check_device, check_memory
+from cloche.app.scale import Scaler
 from cloche.app.trial import ProcessProof, TrialTask
 from cloche.control.fleet import Fleet
 from cloche.control.rollouts import CLOCHE, Plan, Proof, Rollouts, begin
@@ -75,6 +76,7 @@ class Controller:
         watch = Watch(member.board, self._file.parent)
         machines = Machines(store, machine.id) if store.is_shared else None
         self._fleet = Fleet(watch, machine.id, machines)
+        self._scaler = Scaler(machine, store, member)
         self._deployments = Deployments(store, self._lease)
         self._rollouts = Rollouts(store, self._fleet, lease=self._lease, plan=self._plan, prove=self._prove)
         self._leads = self._lease is None
@@ -96,6 +98,7 @@ class Controller:
             desired = self._shelf.desired()
             write_desired(desired, self._file)
             self._seen = desired.revision
+        self._scaler.turn(revision)
         going = [row for row in self._rows.values() if row.rollout is not None]
         self._fleet.exchange(
             ((row, self._deployments.rollout(row.rollout)) for row in going if row.rollout is not None), revision

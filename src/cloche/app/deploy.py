@@ -1,21 +1,28 @@
-"""What a person does to deployments: send a version out, take it back. The store tells the controller."""
+"""What a person does to deployments: send a version out, take it back, have more workers; by way of the store."""
 
 from __future__ import annotations
+
+import contextlib
 
 import msgspec
 
 from cloche.app.describe import alias_of, strategy_of
 from cloche.app.project import Project
-from cloche.app.refusals import check_code, check_device
+from cloche.app.refusals import check_code, check_device, check_memory
 from cloche.app.up import runtime_folder
 from cloche.bundle.compatible import breaks
 from cloche.control import lock
+from cloche.control.meter import Meter
 from cloche.control.rollouts import begin
+from cloche.core.board import Board
 from cloche.core.errors import BusyError, ConfigError, ConflictError, NotFoundError, RefusedError
+from cloche.core.machine import free_memory
 from cloche.rollout.machine import Command
 from cloche.rollout.strategy import Metric, Strategy
 from cloche.settings import Online, default_online
+from cloche.settings.kinds import MAX_WORKERS
 from cloche.store.deployments import DeploymentRow, Deployments
+from cloche.store.scale import Scale
 
 
 class Deployed(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +111,30 @@ def roll_back(project: Project, name: str | None, version: int | None, why: str)
     return deployments.roll_back(row.name, target.version, project.store.who, why, alias=alias_of(row.asked))
 
 
+def scale(project: Project, workers: int | None) -> int | None:
+    """Want so many workers here, whatever the load (None: as cloche.toml says); what was wanted before.
+
+    Works on the store alone, whatever runs. Raises ConfigError, and RefusedError CL-E412 where memory is short.
+    """
+    if workers is not None:
+        if not 1 <= workers <= MAX_WORKERS:
+            raise ConfigError(f"there can't be {workers} workers", hint=f"1 to {MAX_WORKERS}, or auto")
+        _check_room(project, workers)
+    return Scale(project.store, project.machine).set(workers, project.store.who)
+
+
+def _check_room(project: Project, workers: int) -> None:
+    path = runtime_folder(project.settings) / "board"
+    more = workers - (sum(Meter(Board(path), frozenset()).counts()) if path.exists() else 0)
+    inside = []
+    for row in Deployments(project.store).list():
+        with contextlib.suppress(NotFoundError):  # another machine's
+            bundle = project.open(f"{row.model}:{row.stable}")
+            inside += [bundle] if bundle.manifest.runtime.kind != "python" else []
+    if more > 0:
+        check_memory(inside, more, free_memory())
+
+
 def find_deployment(project: Project, model: str | None, name: str | None) -> DeploymentRow:
     """The deployment of this name, else the only one (of a model, where one is given)."""
     deployments = Deployments(project.store)
@@ -133,12 +164,18 @@ def online_of(project: Project, row: DeploymentRow) -> Online:
     return described or default_online(row.name, f"{row.model}:{row.stable}")
 
 
-def check_served(project: Project) -> None:
-    """BusyError CL-E605 where no `cloche up` serves this data folder."""
+def is_served(project: Project) -> bool:
+    """Whether a `cloche up` serves this data folder."""
     try:
         lock.check_free(runtime_folder(project.settings))
     except ConflictError:
-        return
+        return True
     except OSError:
         pass
-    raise BusyError("nothing is served here", code="CL-E605", hint="start it first: cloche up")
+    return False
+
+
+def check_served(project: Project) -> None:
+    """BusyError CL-E605 where no `cloche up` serves this data folder."""
+    if not is_served(project):
+        raise BusyError("nothing is served here", code="CL-E605", hint="start it first: cloche up")

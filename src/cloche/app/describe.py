@@ -40,10 +40,14 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     bundles: str
     online: tuple[Online, ...]
     loopback: bool
+    #: The most and the least that there may be.
     workers: int
+    least_workers: int
     allow_code: bool = False
     load_timeout_s: float = 300.0
     hosts: dict[str, list[str]] = {}
+    #: Deployments whose models run in hosts.
+    hosted: tuple[str, ...] = ()
 
 
 class Shelf:

@@ -26,14 +26,16 @@ from cloche.app.refusals import (
 )
 from cloche.bundle.bundle import Bundle
 from cloche.control.adopt import live_slots
-from cloche.core.board import Board
+from cloche.core.board import SLOTS, Board
 from cloche.core.machine import free_memory
 from cloche.core.reference import Reference
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.serving.tls import Certificates
 from cloche.settings.carry import to_json
+from cloche.settings.kinds import MAX_WORKERS
 from cloche.store.deployments import Deployments
 from cloche.store.keys import Keys
+from cloche.store.scale import Scale
 
 _GRACE_S = 5.0
 _LEAST_DRAIN_S = 30.0
@@ -84,10 +86,14 @@ def make_wish(
         online=tuple(one.online for one in chosen),
         loopback=loopback,
         workers=serve.workers,
+        least_workers=serve.least_workers,
         allow_code=serve.allow_code,
         load_timeout_s=serve.load_timeout_s,
         hosts=by_digest,
+        hosted=tuple(one.online.name for one in chosen if by_digest[one.bundle.digest]),
     )
+    scaled = Scale(project.store, project.machine).get()
+    count = scaled or serve.least_workers
     desired = Shelf(machine, project.store).desired()
     facts = [_facts(project, one, wished.stable) for one, wished in zip(chosen, desired.deployments, strict=True)]
     wish = {
@@ -103,19 +109,21 @@ def make_wish(
     settled = [_without(worker, "keys", "trusted"), hosts]
     server = Server(
         host=serve.host,
-        workers=serve.workers,
+        workers=count,
+        most_workers=scaled or serve.workers,
         encrypted=serve.tls is not None,
         data=settings.data,
         has_admin=has_admin,
     )
     controller: dict[str, Any] = {"machine": str(runtime / MACHINE_FILE), "desired": str(runtime / FILE)}
     controller |= {"admin": to_json(settings)} if has_admin else {}
+    bounds = [serve.least_workers, serve.workers]
     wish |= {
-        "digest": _digest([_without(wish, "model"), settled, serve.workers, sys.executable]),
+        "digest": _digest([_without(wish, "model"), settled, bounds, sys.executable]),
         "banner": banner(server, facts, runtime, as_json=as_json),
         "groups": [
             _group("host", len(hosts), "cloche.app.host", hosts),
-            _group("worker", serve.workers, "cloche.app.worker", worker),
+            _group("worker", count, "cloche.app.worker", worker) | {"most": _seats(count, len(hosts))},
             _group("controller", 1, "cloche.app.controller", controller),
         ],
     }
@@ -135,7 +143,8 @@ def _check(
     keys = Keys(project.store).load()
     check_bind(serve.host, keys, loopback=loopback, encrypted=serve.tls is not None or tls_elsewhere)
     if not is_served(runtime):  # what runs already has its memory
-        check_memory([one.bundle for one in chosen], serve.workers, free_memory())
+        scaled = Scale(project.store, project.machine).get()
+        check_memory([one.bundle for one in chosen], scaled or serve.workers, free_memory())
 
 
 def _hosts(bundle: Bundle, runtime: Path, first: int, trusted: list[str]) -> list[dict[str, Any]]:
@@ -204,6 +213,11 @@ def _group(kind: str, count: int, module: str, config: object) -> dict[str, Any]
         "argv": python_command(module),
         "config": config,
     }
+
+
+def _seats(count: int, hosts: int) -> int:
+    """How many workers there is room for, beside the hosts, the supervisor and the controller."""
+    return max(count, min(MAX_WORKERS, SLOTS - 2 - hosts))
 
 
 def _digest(value: object) -> str:

@@ -51,6 +51,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Say what happened to deployments: who, what, when and why.",
         "cloche history fraud",
     ),
+    "scale": (
+        "cloche.cli.scale:scale",
+        "Have so many workers, whatever cloche.toml says.",
+        "cloche scale 4",
+    ),
     "pack": (
         "cloche.cli.pack:pack",
         "Turn a model into a bundle and register it.",

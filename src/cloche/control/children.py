@@ -22,7 +22,8 @@ _WORDS = 65536
 class Child:
     """A Child is a running process: its id, the leash it holds, and what it said before it died.
 
-    `status` is the exit code, negative for a signal; None while it lives, or when it was not ours to reap.
+    `status` is the exit code, negative for a signal; None while it lives, or when it was not ours to reap. `asked`
+    is what it wants of its supervisor, which takes it from there.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Child:
         self.since = time.monotonic()
         self.status: int | None = None
         self.words = ""
+        self.asked: list[dict[str, Any]] = []
         self.killed_for = ""  # why its supervisor killed it
         self._said = b""
         self._process = process
@@ -94,6 +96,8 @@ class Child:
                 message = json.loads(line)
                 if isinstance(message, dict) and message.get("event") == "failed":
                     self.words = str(message.get("words"))
+                elif isinstance(message, dict) and message.get("event") == "scale":
+                    self.asked = [message]  # the last counts
         return bool(said)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The seats of a wish and the children on them: started in order, watched, replaced, drained."""
+"""The seats of a wish and the children on them: started in order, watched, replaced, drained, more or fewer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import selectors
 import signal
 import socket
+import time
 
 from cloche.control.adopt import control_path
 from cloche.control.children import Child, backoff_s, describe_exit
@@ -32,13 +33,18 @@ class StartFailedError(Exception):
 
 
 class Seat:
-    """A Seat is one place of a group, with its slot of the board; children come and go on it."""
+    """A Seat is one place of a group, with its slot of the board; children come and go on it.
+
+    One that is not `wanted` stays or becomes empty; `leave_by` is when the child that drains there is killed.
+    """
 
     def __init__(self, slot: int, group: Group, index: int) -> None:
         self.slot = slot
         self.group = group
         self.config = group.config[index]
-        self.name = f"{group.kind} {index + 1}" if group.size > 1 else group.kind
+        self.name = f"{group.kind} {index + 1}" if group.first > 1 or index else group.kind
+        self.wanted = index < group.first
+        self.leave_by: float | None = None
         self.child: Child | None = None
         self.ready_at: float | None = None
         self.failures = 0
@@ -72,11 +78,19 @@ class Crew:
                 self._seats.append(Seat(len(self._seats) + 1, group, index))
 
     def adopt(self, children: dict[int, Child]) -> None:
-        """Put running processes on the seats of their slots."""
+        """Put running processes on the seats of their slots, however many there are."""
+        if not children:
+            return
+        self._started = True
+        now = time.monotonic()
         for seat in self._seats:
-            if seat.slot in children:
-                self._started = True
+            seat.wanted = seat.slot in children
+            if seat.wanted:
                 self._take(seat, children[seat.slot])
+            if seat.wanted and self._board.head(seat.slot, Head.STATE) == State.DRAINING:
+                self._dismiss(seat, now)
+        for group in self._wish.groups:
+            self._resize(group.kind, max(group.first, len(self._wanted(group.kind))), now)
 
     def turn(self, now: float) -> None:
         """Do what is due. Raises StartFailedError, BusyError or ModelError when the first start fails."""
@@ -89,28 +103,35 @@ class Crew:
             self._go_on_draining(now, self._stop_by)
             return
         for seat in self._seats:
-            if seat.child is None and seat.due <= now and self._may_start(seat):
+            if seat.child is None and seat.wanted and seat.due <= now and self._may_start(seat):
                 self._start(seat, now)
         self._started = self._started or self.is_ready()
 
     def patience_s(self, now: float) -> float:
         """How long the next turn can wait."""
         waits = [BEAT_S, self._wish.stuck_s / 4]
-        waits += [seat.due - now for seat in self._seats if seat.child is None and seat.due > now]
+        waits += [seat.due - now for seat in self._seats if seat.child is None and seat.wanted and seat.due > now]
+        waits += [seat.leave_by - now for seat in self._seats if seat.leave_by is not None and seat.leave_by > now]
         if any(child.pidfd is None for _, child in self._taken()):
             waits.append(_NO_PIDFD_S)
         if self._stop_by is not None:
             waits += [self._stop_by - now, *([self._shut_at - now] if any(self._listeners.values()) else [])]
         return max(0.0, min(waits))
 
-    def hear(self, child: Child) -> None:
-        """Take in what a child says over its leash."""
+    def hear(self, child: Child, now: float) -> None:
+        """Take in what a child says over its leash; how many workers there are is for the controller to say."""
         if not child.listen():
             self.selector.unregister(child.leash)
+        asked, child.asked = child.asked, []
+        seat = next((seat for seat in self._seats if seat.child is child), None)
+        for message in asked:
+            kind, count = message.get("kind"), message.get("count")
+            if seat is not None and seat.group.kind == "controller" and kind == "worker" and type(count) is int:
+                self._scale(kind, count, now)
 
     def is_ready(self) -> bool:
-        """Whether every seat has a child that serves."""
-        return all(seat.ready_at is not None for seat in self._seats if seat.group.kind != "controller")
+        """Whether every seat that is wanted has a child that serves."""
+        return all(seat.ready_at is not None for seat in self._serving() if seat.wanted)
 
     def is_empty(self) -> bool:
         """Whether no child is left."""
@@ -133,6 +154,41 @@ class Crew:
         """End every child at once."""
         for _, child in self._taken():
             child.signal(signal.SIGKILL)
+
+    def _scale(self, kind: str, count: int, now: float) -> None:
+        size = sum(seat.group.kind == kind for seat in self._seats)
+        count = max(1, min(count, size))
+        had = len(self._wanted(kind))
+        if self._stop_by is not None or count == had:
+            return
+        self._log.say("resized", f"{kind}s: {count} instead of {had}", kind=kind, count=count)
+        self._resize(kind, count, now)
+
+    def _resize(self, kind: str, count: int, now: float) -> None:
+        """Have so many: the newest leave; who comes gets an empty seat, else one that is being left."""
+        wanted = self._wanted(kind)
+        # one that has yet to start, because another is still leaving it, is newer than all that run
+        wanted.sort(
+            key=lambda seat: (seat.child.since if seat.child and seat.leave_by is None else now, seat.slot)
+        )
+        for seat in wanted[count:]:
+            self._dismiss(seat, now)
+        spare = [seat for seat in self._seats if seat.group.kind == kind and not seat.wanted]
+        spare.sort(key=lambda seat: (seat.child is not None, seat.slot))
+        for seat in spare[: max(0, count - len(wanted))]:
+            seat.wanted = True
+
+    def _dismiss(self, seat: Seat, now: float) -> None:
+        seat.wanted, seat.failures, seat.due = False, 0, 0.0
+        if seat.child is not None and seat.leave_by is None:
+            seat.leave_by = now + self._wish.lame_duck_s + self._wish.drain_s
+            seat.child.signal(signal.SIGTERM)
+
+    def _wanted(self, kind: str) -> list[Seat]:
+        return [seat for seat in self._seats if seat.group.kind == kind and seat.wanted]
+
+    def _serving(self) -> list[Seat]:
+        return [seat for seat in self._seats if seat.group.kind != "controller"]
 
     def _go_on_draining(self, now: float, stop_by: float) -> None:
         if now >= self._shut_at:
@@ -190,6 +246,8 @@ class Crew:
         beat = self._board.head(seat.slot, Head.HEARTBEAT_NS) / 1e9 if claimed else 0.0
         if now - max(beat, child.since) > self._wish.stuck_s:
             self._kill(seat, child, f"gave no sign for {self._wish.stuck_s:g} s")
+        elif seat.leave_by is not None and now > seat.leave_by:
+            self._kill(seat, child, "had not drained in time")
         elif seat.ready_at is None and now - child.since > self._wish.load_timeout_s:
             self._kill(seat, child, f"was not ready within {self._wish.load_timeout_s:g} s")
 
@@ -214,7 +272,9 @@ class Crew:
         executing = self._board.head(seat.slot, Head.EXECUTING) or self._board.head(seat.slot, Head.LOADING)
         self._board.release(seat.slot)
         ready_at, seat.ready_at, seat.child = seat.ready_at, None, None
-        if self._stop_by is not None:
+        was_told, seat.leave_by = seat.leave_by is not None, None
+        left = was_told and (child.status in (None, 0, -signal.SIGTERM) or bool(child.killed_for))
+        if self._stop_by is not None or left:
             return
         if not self._started and ready_at is None:
             self._check_hopeless(seat, child)
@@ -247,7 +307,8 @@ class Crew:
             )
         delay = backoff_s(seat.failures)
         seat.due = now + delay
-        words += f"; the next starts in {delay:g} s" if delay else "; the next starts now"
+        if seat.wanted:
+            words += f"; the next starts in {delay:g} s" if delay else "; the next starts now"
         self._log.say("died", words, level="warning", kind=seat.group.kind, **fields)
 
     def _taken(self) -> list[tuple[Seat, Child]]:

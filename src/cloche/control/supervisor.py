@@ -23,7 +23,7 @@ from cloche.control.crew import Crew, StartFailedError
 from cloche.control.listeners import address, bind
 from cloche.control.log import STDOUT, Log, emit
 from cloche.control.wish import Wish
-from cloche.core.board import SLOTS, Board, Role
+from cloche.core.board import SLOTS, Board, Head, Role, State
 from cloche.core.errors import ClocheError, RefusedError
 from cloche.core.member import read_json
 from cloche.core.platform import process_start
@@ -67,7 +67,7 @@ class Supervisor:
                     if key.fileobj is self._signals:
                         self._on_signals()
                     elif isinstance(key.fileobj, socket.socket):
-                        self._crew.hear(key.data)
+                        self._crew.hear(key.data, time.monotonic())
                 self._crew.turn(time.monotonic())
                 if not announced and self._exit_code is None and self._crew.is_ready():
                     announced = True
@@ -103,6 +103,7 @@ class Supervisor:
 
     def _begin_stop(self, exit_code: int) -> None:
         self._exit_code = exit_code
+        self._slot.set(Head.STATE, State.DRAINING)  # first: who drains then knows that all stop
         self._log.say("draining", "stopping: what is in flight is finished first (Ctrl-C again stops at once)")
         self._crew.drain(time.monotonic())
 

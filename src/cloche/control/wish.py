@@ -15,13 +15,15 @@ _ORDER = ("host", "worker", "controller")
 
 
 class Group(NamedTuple):
-    """A Group is `size` processes that are started alike; `kind` is host, worker or controller.
+    """A Group is `first` processes that are started alike, later up to `size`.
 
+    `kind` is host, worker or controller.
     `argv` gets the number of a descriptor as its last word. `config` is handed to each process as it is.
     """
 
     kind: str
     size: int
+    first: int
     argv: tuple[str, ...]
     config: tuple[dict[str, Any], ...]  # one a process
 
@@ -35,7 +37,7 @@ class Address(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """A Wish is everything that one `cloche up` runs; it does not change while it runs."""
+    """A Wish is everything that one `cloche up` runs; only how many workers there are changes while it runs."""
 
     runtime: Path
     data: str
@@ -55,8 +57,8 @@ class Wish(NamedTuple):
     def parse(cls, value: dict[str, Any]) -> Wish:
         """The wish of a JSON object; ConfigError when it asks for more processes than the board has room for.
 
-        A group's `config` is one object for all of its processes or a list with one for each. Without a
-        `digest`, addresses and groups make one.
+        A group's `config` is one object for all of its processes or a list with one for each; its `most` is how
+        many they may become, `count` where it is not there. Without a `digest`, addresses and groups make one.
         """
         groups = tuple(_group(group) for group in value["groups"])
         if sum(group.size for group in groups) >= SLOTS:
@@ -80,9 +82,11 @@ class Wish(NamedTuple):
 
 def _group(value: dict[str, Any]) -> Group:
     config, count = value["config"], value["count"]
+    size = max(count, value.get("most", count))
     return Group(
         kind=value["kind"],
-        size=count,
+        size=size,
+        first=count,
         argv=tuple(value["argv"]),
-        config=tuple(config) if isinstance(config, list) else (config,) * count,
+        config=tuple(config) if isinstance(config, list) else (config,) * size,
     )

@@ -47,6 +47,8 @@ class Head(IntEnum):
     DROPPED = 9  # increments that found no room for their series
     LOADING = 10  # hash of the version that is being loaded, 0 when none
     TRIPPED = 11  # number of the last rollout whose candidate this process took its requests off
+    LOOP_NS = 12  # of a processor that a worker's event loop has had, written each second
+    DESIRED = 13  # how many workers the controller wants
 
 
 class Role(IntEnum):

@@ -134,6 +134,10 @@ class Member:
             print(error.render(), file=sys.stderr, flush=True)
         return error.exit_code
 
+    def ask_for(self, kind: str, count: int) -> bool:
+        """Ask the supervisor for so many processes of a kind; only a controller is heard."""
+        return self._tell({"event": "scale", "kind": kind, "count": count})
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # only a byte is written here: the handler interrupts the main thread, which may hold the lock
         with contextlib.suppress(BlockingIOError):

@@ -54,6 +54,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "cloche_inflight": ("Requests being answered now.", ()),
     "cloche_connections": ("Open client connections.", ()),
     "cloche_processes": ("Live processes by role and state.", ("role", "state")),
+    "cloche_workers_desired": ("How many workers there should be, by cloche.toml, the load or a person.", ()),
 }
 _VERSION_LABELS = ("deployment", "version")
 
@@ -88,6 +89,9 @@ class BoardCollector:
             "cloche_inflight": {(): sum(board.head(slot, Head.IN_FLIGHT) for slot in live)},
             "cloche_connections": {(): sum(board.head(slot, Head.CONNECTIONS) for slot in live)},
             "cloche_processes": states,
+            "cloche_workers_desired": {
+                (): max((board.head(slot, Head.DESIRED) for slot in board.heads(Role.CONTROLLER)), default=0)
+            },
         }
         for name, (text, label_names) in GAUGES.items():
             gauge = GaugeMetricFamily(name, text, labels=label_names)

@@ -17,6 +17,8 @@ class WorkerState:
     def __init__(self) -> None:
         self.is_ready = False
         self.is_draining = False
+        #: Whether the machine goes on serving while this worker drains: then the probes that reach it say so.
+        self.others_serve: Callable[[], bool] = lambda: False
         #: Kept-alive connections that are more than this worker's share: so many answers close theirs.
         self.excess = 0
         #: The Date header's line, renewed each second.
@@ -25,7 +27,7 @@ class WorkerState:
         self.refused: Callable[[str], None] | None = None
 
     def answers(self) -> bool:
-        return self.is_ready and not self.is_draining
+        return self.is_ready and (not self.is_draining or self.others_serve())
 
     def closes_next(self) -> bool:
         """Whether the next answer closes its connection."""
@@ -39,13 +41,27 @@ class WorkerState:
     def share(self, board: Board, slot: Slot, connections: int) -> None:
         """Write the number of open connections to the board and see whether they are more than a fair share."""
         slot.set(Head.CONNECTIONS, connections)
-        ready = [
-            number
-            for number in board.heads(Role.WORKER)
-            if board.head(number, Head.STATE) == State.READY and board.is_beating(number)
-        ]
+        ready = _ready(board)
         if len(ready) < 2:
             self.excess = 0
             return
         fair = math.ceil(sum(board.head(number, Head.CONNECTIONS) for number in ready) / len(ready))
         self.excess = max(0, connections - fair) if connections - fair > max(_SLACK, fair // 10) else 0
+
+
+def others_serve(board: Board) -> bool:
+    """Whether the supervisor goes on, with workers that serve: who drains was told to leave, not all to stop."""
+    supervised = any(
+        board.head(number, Head.STATE) != State.DRAINING and board.is_beating(number)
+        for number in board.heads(Role.SUPERVISOR)
+    )
+    return supervised and bool(_ready(board))
+
+
+def _ready(board: Board) -> list[int]:
+    """The slots of the workers that serve."""
+    return [
+        number
+        for number in board.heads(Role.WORKER)
+        if board.head(number, Head.STATE) == State.READY and board.is_beating(number)
+    ]

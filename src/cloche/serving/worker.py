@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
+from cloche.core.board import Head
 from cloche.core.member import Member
 from cloche.serving.http import App
 from cloche.serving.server import Server
-from cloche.serving.state import WorkerState
+from cloche.serving.state import WorkerState, others_serve
 from cloche.serving.tls import Certificates
 
 TICK_S = 1.0
@@ -43,8 +45,10 @@ async def serve(
     member.on_drain(drain)
     while not draining.is_set():
         state.share(member.board, member.slot, server.connections)
+        member.slot.set(Head.LOOP_NS, time.thread_time_ns())
         server.tick()
         await _until(draining, TICK_S)
+    state.others_serve = lambda: others_serve(member.board)
     state.is_draining = True
     _log.info("draining", extra={"action": "draining", "connections": server.connections})
     ends = loop.time() + member.lame_duck_s

@@ -213,9 +213,11 @@ STEPS = Kind(
 HEADER = Kind(_plain(_header), {"type": "string", "pattern": "^[A-Za-z0-9-]{1,100}$"})
 STRATEGY = _one_of(get_args(StrategyName), "strategy")
 RATE = Kind(_plain(parse_rate), {"type": "string", "pattern": r"^\s*[0-9]{1,10}\s*/\s*(s|m|h)\s*$"})
-WORKERS = Kind(
-    _plain(_workers), {"anyOf": [{"const": "cores"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}
-)
+_COUNT = {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}
+LEAST_WORKERS = Kind(_plain(lambda value: _whole(value, 1, MAX_WORKERS)), _COUNT)
+MOST_WORKERS = Kind(_plain(_workers), {"anyOf": [{"const": "cores"}, _COUNT]})
+#: A table of the two as well.
+WORKERS = Kind(_plain(_workers), {"anyOf": [{"const": "cores"}, _COUNT, {"type": "object"}]})
 VERSION = Kind(_plain(_version), {"const": 1})
 HOST = Kind(_plain(_host), {"type": "string", "minLength": 1})
 PORT = Kind(_plain(_port), {"type": "integer", "minimum": 0, "maximum": 65535})

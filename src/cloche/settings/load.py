@@ -73,6 +73,7 @@ def default_online(name: str, model: str) -> Online:
 def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str, str]) -> Settings | None:
     online = [_online(reader, name) for name in reader.names("online")]
     tls = _tls(reader)
+    least, most = _workers(reader)
     if reader.problems:
         return None
     data: Path = reader.given("project").get("data") or root / ".cloche"
@@ -88,7 +89,8 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
             host=reader.value("serve", "host"),
             port=reader.value("serve", "port"),
             admin=reader.value("serve", "admin"),
-            workers=reader.value("serve", "workers"),
+            workers=most,
+            least_workers=least,
             allow_code=reader.value("serve", "allow_code"),
             load_timeout_s=reader.value("serve", "load_timeout"),
             lame_duck_s=reader.value("serve", "lame_duck"),
@@ -97,6 +99,20 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
         ),
         online=tuple(one for one in online if one is not None),
     )
+
+
+def _workers(reader: Reader) -> tuple[int, int]:
+    """The least and the most that there may be."""
+    table = ("serve", "workers")
+    if not reader.is_table(*table):
+        fixed: int = reader.value(*table)
+        return fixed, fixed
+    least, most = reader.value(*table, "min"), reader.value(*table, "max")
+    if least > most:
+        written = reader.written(*table, "max")
+        cores = ' ("cores" is that many here)' if written is None or written[0] == "cores" else ""
+        reader.blame((*table, "min"), f"{least} is more than max, {most}{cores}", f"write 1 to {most}")
+    return least, most
 
 
 def _tls(reader: Reader) -> Tls | None:

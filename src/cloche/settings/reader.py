@@ -112,6 +112,10 @@ class Reader:
         depth = len(table)
         return list(dict.fromkeys(p[depth] for p in self._where if p[:depth] == table and len(p) > depth))
 
+    def is_table(self, *place: str) -> bool:
+        """Whether what was given last for a key that may be a table as well is one."""
+        return place in self._where and place not in self._values
+
     def mentions(self, *place: str) -> bool:
         """Whether a key or table was given, well or not."""
         return place in self._where
@@ -124,7 +128,7 @@ class Reader:
 
     def _walk(self, place: Place, value: object, where: Callable[[Place], Where], base: Path) -> None:
         key = find_key(place)
-        if key is not None:
+        if key is not None and not (isinstance(value, dict) and _is_table(place)):
             self._take(place, key, value, where(place), base)
         elif not _is_table(place):
             self._unknown(place, where(place))
@@ -132,6 +136,7 @@ class Reader:
             self._problem(place, where(place), "this is a table, not a value", f"write [{'.'.join(place)}]")
         elif self._accepts_name(place, where):
             if place:
+                self._forget(place)
                 self._note(place, where(place))
             for name, inner in value.items():
                 self._walk((*place, name), inner, where, base)
@@ -159,6 +164,14 @@ class Reader:
                 meant = int(text)
         self._take(place, key, meant, where, base)
 
+    def _forget(self, place: Place) -> None:
+        """What was said before of a key as a value has no say where it is a table now, and the other way round."""
+        around = [place[:length] for length in range(1, len(place)) if find_key(place[:length])]
+        within = [other for other in self._where if other[: len(place)] == place] if find_key(place) else []
+        for other in (*around, *within):
+            for known in (self._values, self._written):
+                known.pop(other, None)
+
     def _refused(self, key: Key, value: object, base: Path) -> ConfigError | None:
         try:
             key.parse(self._followed(key, value, base), base)
@@ -167,6 +180,7 @@ class Reader:
         return None
 
     def _take(self, place: Place, key: Key, value: object, where: Where, base: Path) -> None:
+        self._forget(place)
         self._note(place, where)
         self._written[place] = value
         try:

@@ -31,6 +31,7 @@ def _inner(table: dict[str, Any], name: str) -> dict[str, Any]:
     """The table of this name, or of any name where it is the user's choice."""
     place = ("patternProperties", f"^{NAME.pattern}$") if name == "*" else ("properties", name)
     found: dict[str, Any] = table.setdefault(place[0], {}).setdefault(place[1], _table())
+    found.setdefault("additionalProperties", False)  # of a key that may be a value as well
     return found
 
 

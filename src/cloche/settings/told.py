@@ -81,6 +81,8 @@ def _told(reader: Reader, key: Key, place: Place) -> Told:
 
 def _is_there(reader: Reader, place: Place) -> bool:
     """Whether a default has a say: where nobody wrote a `cache`, its ttl is nothing that holds."""
+    if find_key(place[:-1]) is not None:
+        return reader.is_table(*place[:-1])
     if place[0] != "online":
-        return True
+        return not reader.is_table(*place)
     return reader.mentions(*place[:-1]) or (place[2] == "access" and reader.mentions(*place[:2]))

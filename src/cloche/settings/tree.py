@@ -24,12 +24,16 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True):
-    """A Serve is how this machine serves; `max_body` is bytes."""
+    """A Serve is how this machine serves; `max_body` is bytes.
+
+    `workers` is the most that there may be, `least_workers` the least: the same, unless the load decides.
+    """
 
     host: str
     port: int
     admin: int | None
     workers: int
+    least_workers: int
     allow_code: bool
     load_timeout_s: float
     lame_duck_s: float

@@ -36,7 +36,8 @@ def migrate(connection: Connection, version: int) -> None:
 
 
 def to_2(op: Operations) -> None:
-    """Deployments, rollouts, what happened and who did it, versions that were rolled back; machines, who leads."""
+    """Deployments, rollouts, what happened and who did it, versions that were rolled back; machines, who leads, how
+    many workers a person wants there."""
     op.create_table(
         "cloche_deployments",
         Column("name", String(63), primary_key=True),
@@ -103,6 +104,13 @@ def to_2(op: Operations) -> None:
         Column("holder", String(63), nullable=False),
         Column("fence", Integer, nullable=False),
         Column("until", Float(53), nullable=False),
+    )
+    op.create_table(
+        "cloche_scales",
+        Column("machine", String(63), primary_key=True),
+        Column("workers", Integer, nullable=False),
+        Column("who", String(200), nullable=False),
+        Column("since", Float(53), nullable=False),
     )
     op.create_table(
         "cloche_machines",

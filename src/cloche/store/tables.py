@@ -168,6 +168,16 @@ leases = Table(
     Column("until", Float(53), nullable=False),
 )
 
+#: How many workers a person wants on a machine; no row: as its cloche.toml says.
+scales = Table(
+    "cloche_scales",
+    metadata,
+    Column("machine", String(63), primary_key=True),
+    Column("workers", Integer, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("since", Float(53), nullable=False),
+)
+
 #: What each machine said last, and when, by the database's clock.
 machines = Table(
     "cloche_machines",

@@ -89,10 +89,10 @@ def test_the_wish_is_one_that_the_supervisor_and_the_worker_read(project: Projec
     wish = wish_of(project)
     parsed = Wish.parse(json.loads(json.dumps(wish)))
     assert parsed.listen == (("127.0.0.1", 8080, "worker"),)
-    assert [(group.kind, group.size) for group in parsed.groups] == [
-        ("host", 0),
-        ("worker", project.settings.serve.workers),
-        ("controller", 1),
+    assert [(group.kind, group.first, group.size) for group in parsed.groups] == [
+        ("host", 0, 0),
+        ("worker", project.settings.serve.workers, 48),
+        ("controller", 1, 1),
     ]
     worker = worker_of(wish)
     one = served_of(project)

@@ -40,6 +40,20 @@ def test_what_is_set_is_shown_with_its_place(described: Cloche) -> None:
     assert "online.fraud.cache.ttl" not in rows
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("", ["workers"]),
+        ("workers = 3", ["workers"]),
+        ("workers = { max = 3 }", ["workers.min", "workers.max"]),
+    ],
+)
+def test_a_number_of_workers_is_shown_or_its_bounds(cloche: Cloche, written: str, shown: list[str]) -> None:
+    Path("cloche.toml").write_text(f"[serve]\n{written}\n")
+    rows = [line.split()[0] for line in cloche("config", "show").out.splitlines()]
+    assert [row for row in rows if row.startswith("serve.workers")] == [f"serve.{name}" for name in shown]
+
+
 def test_passwords_are_never_shown(described: Cloche) -> None:
     for arguments in (["show"], ["show", "--json"], ["explain", "project.database"]):
         said = described("config", *arguments)

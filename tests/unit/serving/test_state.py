@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloche.core.board import Board, Head, Role, Slot, State
-from cloche.serving.state import WorkerState
+from cloche.serving.state import WorkerState, others_serve
 
 
 def worker(board: Board, number: int, connections: int) -> Slot:
@@ -21,6 +21,25 @@ def test_it_answers_when_ready_and_not_draining() -> None:
     state.is_draining = True
     assert not state.answers()
     assert state.closes_next()
+
+
+def test_who_drains_alone_says_that_the_machine_goes_on(board: Board) -> None:
+    state = WorkerState()
+    state.is_ready = state.is_draining = True
+    state.others_serve = lambda: others_serve(board)
+    own = worker(board, 1, 0)
+    own.set(Head.STATE, State.DRAINING)
+    assert not state.answers(), "there is no other"
+    other = worker(board, 2, 0)
+    assert not state.answers(), "nobody looks after it"
+    supervisor = board.claim(0, Role.SUPERVISOR, pid=9, start=1)
+    assert state.answers()
+    assert state.closes_next()
+    supervisor.set(Head.STATE, State.DRAINING)
+    assert not state.answers(), "all stop"
+    supervisor.set(Head.STATE, State.STARTING)
+    other.set(Head.STATE, State.DRAINING)
+    assert not state.answers()
 
 
 def test_a_worker_with_more_than_its_share_gives_the_rest_away(board: Board) -> None:

@@ -140,6 +140,38 @@ def test_the_number_of_workers_may_be_the_number_of_cores(load: Load) -> None:
     assert load('[serve]\nworkers = "cores"').serve.workers == min(usable_cores(), MAX_WORKERS)
 
 
+def test_the_load_may_decide_how_many_workers_there_are(load: Load) -> None:
+    def workers(text: str, environ: Mapping[str, str] | None = None, **flags: object) -> tuple[int, int]:
+        serve = load(f"[serve]\n{text}", environ, **flags).serve
+        return serve.least_workers, serve.workers
+
+    cores = min(usable_cores(), MAX_WORKERS)
+    assert workers("") == (cores, cores)
+    assert workers("workers = 3") == (3, 3)
+    assert workers("workers = { min = 2, max = 6 }") == (2, 6)
+    assert workers("workers = { max = 6 }") == (1, 6)
+    assert workers("workers = {}") == (1, cores)
+    assert workers('workers.max = "cores"') == (1, cores)
+
+
+def test_a_number_of_workers_and_bounds_for_it_win_over_each_other(load: Load) -> None:
+    bounds, environ = "[serve]\nworkers = { min = 2, max = 6 }", {"CLOCHE_SERVE__WORKERS__MAX": "9"}
+    found = [
+        load(bounds, serve__workers=3),
+        load(bounds, {"CLOCHE_SERVE__WORKERS": "4"}),
+        load(bounds, environ),
+        load("[serve]\nworkers = 3", environ),
+        load("[serve]\nworkers = 3", environ, serve__workers="5"),
+    ]
+    assert [(one.serve.least_workers, one.serve.workers) for one in found] == [
+        (3, 3),
+        (4, 4),
+        (2, 9),
+        (1, 9),
+        (5, 5),
+    ]
+
+
 # ── Files and folders
 
 
@@ -281,6 +313,17 @@ def test_settings_can_not_be_changed(load: Load) -> None:
             f"write 1 to {MAX_WORKERS}",
         ),
         ("[serve]\nworkers = 'all'", 2, "serve.workers", "'all' is not a number of workers", '"cores"'),
+        ("[serve]\nworkers = { min = 0 }", 2, "serve.workers.min", "must be from 1 to 48, not 0", "write 1 to 48"),
+        ("[serve]\nworkers = { min = 'all' }", 2, "serve.workers.min", "is not a whole number", "write 1 to 48"),
+        ("[serve]\nworkers = { max = 'all' }", 2, "serve.workers.max", "'all' is not a number", '"cores"'),
+        (
+            "[serve]\nworkers = { min = 5, max = 4 }",
+            2,
+            "serve.workers.min",
+            "5 is more than max, 4",
+            "write 1 to 4",
+        ),
+        ("[serve]\nworkers = { mox = 4 }", 2, "serve.workers.mox", "no such setting", "did you mean 'max'?"),
         ("[serve]\nallow_code = 'yes'", 2, "serve.allow_code", "neither true nor false", "without quotes"),
         ("[serve]\nallow_code = 1", 2, "serve.allow_code", "neither true nor false", "without quotes"),
         ("[serve]\nhost = 'a b'", 2, "serve.host", "'a b' is not an address", "127.0.0.1"),

@@ -73,6 +73,9 @@ _values = st.one_of(
             "'reject'",
             "'fraud:1'",
             "'fraud@'",
+            "{ min = 1, max = 4 }",
+            "{ min = 4, max = 'cores' }",
+            "{ max = 0 }",
             "'./m.onnx'",
             "'env:NOT_SET'",
             "'file:nowhere'",
@@ -204,7 +207,7 @@ def _is_sound(found: Settings, text: str, folder: Path) -> None:
     assert found.data.is_absolute()
     assert found.database.startswith(("sqlite:////", "postgresql://"))
     assert 0 <= found.serve.port <= 65535
-    assert 1 <= found.serve.workers <= MAX_WORKERS
+    assert 1 <= found.serve.least_workers <= found.serve.workers <= MAX_WORKERS
     assert 1000 <= found.serve.max_body <= 2 * 10**9
     assert found.serve.allow_code is said.get("serve", {}).get("allow_code", False)
     assert {one.name for one in found.online} == set(said.get("online", {}))
