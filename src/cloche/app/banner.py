@@ -15,6 +15,8 @@ from cloche.serving.protocols.schema import as_json
 
 #: The supervisor puts the port in: it may be one that the system chose.
 PORT = "{port}"
+#: That of the second address.
+GRPC_PORT = "{port2}"
 _LOOKS = 16
 #: A longer command line is no pleasure to paste, and more than some terminals take.
 _LONGEST_BODY = 2_000
@@ -43,10 +45,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     encrypted: bool
     data: Path
+    grpc: bool = False
 
     @property
     def url(self) -> str:
         return f"{'https' if self.encrypted else 'http'}://{_reachable(self.host)}:{PORT}"
+
+    @property
+    def grpc_address(self) -> str:
+        """What gRPC's clients are told; "" where it is not spoken."""
+        return f"{_reachable(self.host)}:{GRPC_PORT}" if self.grpc else ""
 
 
 def banner(server: Server, facts: Sequence[Facts], runtime: Path, *, as_json: bool) -> str:
@@ -75,6 +83,8 @@ def _json(server: Server, facts: Sequence[Facts], tries: Sequence[str]) -> str:
         for one, curl in zip(facts, tries, strict=True)
     ]
     told = {"kind": "Up", "version": 1, "url": url, "workers": server.workers, "deployments": deployments}
+    if server.grpc:
+        told["grpc"] = server.grpc_address
     return msgspec.json.encode(told).decode() + "\n"
 
 
@@ -89,6 +99,7 @@ def _of_one(server: Server, facts: Facts) -> list[tuple[str, str]]:
         ("sandbox", "none: the model's code may do whatever you may" if is_code else ""),
         ("workers", str(server.workers)),
         ("predict", f"{url}/predict/{facts.deployment}"),
+        ("grpc", server.grpc_address),
         ("docs", f"{url}/docs"),
         ("playground", f"{url}/playground/{facts.deployment}"),
         ("keys", "each caller needs one: cloche keys create NAME" if facts.keys_required else ""),
@@ -108,6 +119,7 @@ def _of_several(server: Server, facts: Sequence[Facts]) -> list[tuple[str, str]]
         ("sandbox", f"none for {', '.join(code)}: their code may do whatever you may" if code else ""),
         ("workers", str(server.workers)),
         ("predict", f"{server.url}/predict/NAME"),
+        ("grpc", server.grpc_address),
         ("docs", f"{server.url}/docs"),
         ("keys", f"each caller of {', '.join(keyed)} needs one: cloche keys create NAME" if keyed else ""),
         ("stop", _stop(server)),

@@ -20,10 +20,12 @@ from cloche.app.refusals import HOSTS, check_bind, check_code, check_device, che
 from cloche.bundle.bundle import Bundle
 from cloche.control.adopt import live_slots
 from cloche.core.board import Board
+from cloche.core.extras import load_extra
 from cloche.core.machine import free_memory
 from cloche.core.reference import Reference
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.serving.tls import Certificates
+from cloche.settings.tree import Serve
 from cloche.store.deployments import Deployments
 from cloche.store.keys import Keys
 
@@ -85,7 +87,7 @@ def make_wish(
     wish = {
         "runtime": str(runtime),
         "data": str(settings.data),
-        "listen": [[serve.host, serve.port]],
+        "listen": [[serve.host, port] for port in _doors(serve).values()],
         "lame_duck_s": serve.lame_duck_s,
         "load_timeout_s": serve.load_timeout_s,
         "drain_s": max(_LEAST_DRAIN_S, desired.deadline_s + _GRACE_S),
@@ -94,7 +96,13 @@ def make_wish(
     # keys, trust and versions change while it runs: a wish that differs there is the same
     settled = [_without(worker, "keys", "trusted"), hosts]
     tables = [_without(msgspec.to_builtins(one.online), "model") for one in chosen]
-    server = Server(host=serve.host, workers=serve.workers, encrypted=serve.tls is not None, data=settings.data)
+    server = Server(
+        host=serve.host,
+        workers=serve.workers,
+        encrypted=serve.tls is not None,
+        data=settings.data,
+        grpc=serve.grpc is not None,
+    )
     controller = {"machine": msgspec.to_builtins(machine), "desired": str(runtime / FILE)}
     wish |= {
         "digest": _digest([_without(wish, "model"), settled, tables, serve.workers, sys.executable]),
@@ -108,6 +116,11 @@ def make_wish(
     return wish, desired
 
 
+def _doors(serve: Serve) -> dict[str, int]:
+    """What is spoken, and its port, in the order in which the workers inherit the sockets."""
+    return {"http": serve.port} | ({} if serve.grpc is None else {"grpc": serve.grpc})
+
+
 def _check(
     project: Project, chosen: Sequence[Chosen], runtime: Path, *, loopback: bool, tls_elsewhere: bool
 ) -> None:
@@ -116,6 +129,8 @@ def _check(
         check_code(one.bundle, allowed=serve.allow_code)
         check_device(one.bundle, one.online.device)
         one.bundle.verify()  # workers verify what they load; a changed card or profile is told here
+    if serve.grpc is not None:
+        load_extra("cloche.serving.grpc.server", "gRPC", "grpc")
     if serve.tls is not None:
         Certificates(serve.tls.cert, serve.tls.key)  # workers read them again: what is wrong is told here
     keys = Keys(project.store).load()
@@ -142,6 +157,7 @@ def describe_worker(project: Project, *, loopback: bool) -> dict[str, Any]:
     tls = settings.serve.tls
     return {
         "loopback": loopback,
+        "doors": list(_doors(settings.serve)),
         "max_body": settings.serve.max_body,
         "database": settings.database,
         "load_timeout_s": settings.serve.load_timeout_s,

@@ -107,8 +107,11 @@ class Supervisor:
         self._crew.drain(time.monotonic())
 
     def _announce(self) -> None:
-        port = str(self._listeners[0].getsockname()[1]) if self._listeners else ""
-        emit(STDOUT, self.wish.banner.replace("{port}", port), wait_s=_PATIENCE_S)
+        banner = self.wish.banner
+        for number, listener in enumerate(self._listeners, 1):
+            place = "{port}" if number == 1 else f"{{port{number}}}"
+            banner = banner.replace(place, str(listener.getsockname()[1]))
+        emit(STDOUT, banner, wait_s=_PATIENCE_S)
 
     def _write_note(self) -> None:
         note = {

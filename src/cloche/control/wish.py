@@ -36,7 +36,7 @@ class Wish(NamedTuple):
     groups: tuple[Group, ...]
     digest: str
     model: str = ""
-    banner: str = ""  # "{port}" stands for the port of the first address
+    banner: str = ""  # "{port}" stands for the port of the first address, "{port2}" of the second
     colour: bool = False  # on stderr
     lame_duck_s: float = 5.0
     load_timeout_s: float = 300.0

@@ -72,6 +72,9 @@ def default_online(name: str, model: str) -> Online:
 def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str, str]) -> Settings | None:
     online = [_online(reader, name) for name in reader.names("online")]
     tls = _tls(reader)
+    port, grpc = (reader.value("serve", name) for name in ("port", "grpc"))
+    if grpc and grpc == port:
+        reader.blame(("serve", "grpc"), f"port {port} is HTTP's", "write another, 8081 is usual")
     if reader.problems:
         return None
     data: Path = reader.given("project").get("data") or root / ".cloche"
@@ -84,7 +87,8 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
         runtime_root=_runtime_root(environ),
         serve=Serve(
             host=reader.value("serve", "host"),
-            port=reader.value("serve", "port"),
+            port=port,
+            grpc=grpc,
             workers=reader.value("serve", "workers"),
             allow_code=reader.value("serve", "allow_code"),
             load_timeout_s=reader.value("serve", "load_timeout"),

@@ -24,10 +24,11 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True):
-    """A Serve is how this machine serves; `max_body` is bytes."""
+    """A Serve is how this machine serves; `max_body` is bytes, `grpc` the port for gRPC, None for none."""
 
     host: str
     port: int
+    grpc: int | None
     workers: int
     allow_code: bool
     load_timeout_s: float
