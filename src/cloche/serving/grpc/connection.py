@@ -29,7 +29,7 @@ from cloche.serving.grpc.http2 import Http2
 from cloche.serving.grpc.messages import HealthCheckRequest, HealthCheckResponse
 from cloche.serving.grpc.status import DEADLINE_EXCEEDED, UNAVAILABLE, Reply
 from cloche.serving.grpc.stream import PREFIX, Stream
-from cloche.serving.http import LARGE, MOST_BODIES
+from cloche.serving.http import MOST_BODIES
 from cloche.serving.server import FIRST_WORD_S, HEADER_S, UNREAD_S
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Pings, resets, settings and the like that a connection may send in a second.
 MOST_CONTROL = 1000
+#: Who sends more must be one who may, where nobody may without a key.
+EARLY_BYTES = 64 * 1024
 #: Connections are kept for so long and up to a fifth longer: then their clients connect anew, where there is room.
 AGE_S = 600.0
 _PING = b"cloche--"
@@ -132,7 +134,7 @@ class Connection(asyncio.Protocol):
         if app.held > MOST_BODIES * app.max_body:
             busy = BusyError("too many large bodies at once", code="CL-E601", hint="send fewer at a time")
             return self._calls.refuse(busy, stream.headers)
-        return self._calls.refuse_large(stream.headers) if before <= LARGE < stream.size else None
+        return self._calls.refuse_large(stream.headers) if before <= EARLY_BYTES < stream.size else None
 
     def _on_end(self, event: Any) -> None:
         stream = self.streams.get(event.stream_id)
