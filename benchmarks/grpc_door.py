@@ -127,7 +127,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
-def measure(*, seconds: float, doors: tuple[str, ...] = DOORS) -> list[dict[str, Any]]:
+def measure(*, seconds: float) -> list[dict[str, Any]]:
     """A line for each door and number of calls in flight; the windows of all are interleaved."""
     os.sched_setaffinity(0, {1})
     with tempfile.TemporaryDirectory(prefix="door-") as folder, contextlib.ExitStack() as stack:
@@ -136,10 +136,10 @@ def measure(*, seconds: float, doors: tuple[str, ...] = DOORS) -> list[dict[str,
         subprocess.run(prepare, env=environ, check=True, stdout=subprocess.DEVNULL, cwd=folder)
         key = mint_key("bench", created=time.time())  # the part that is shared with request_path.py reads one
         (Path(folder) / "key.json").write_bytes(msgspec.json.encode(key.record))
-        running = {door: stack.enter_context(_started(door, folder, environ)) for door in doors}
+        running = {door: stack.enter_context(_started(door, folder, environ)) for door in DOORS}
         seen: dict[tuple[str, int], list[dict[str, float]]] = {}
         for number in range(-1, max(3, round(seconds / WINDOW_S))):
-            for door, streams in itertools.product(doors, STREAMS):
+            for door, streams in itertools.product(DOORS, STREAMS):
                 port, pid = running[door]
                 before = _cpu_s(pid)
                 line = (_http if door == "http" else _grpc)(port, streams)
@@ -203,10 +203,6 @@ async def _serve(door: str, folder: Path, listening: socket.socket) -> None:
         )
         table = versions.table(Desired(revision=0, deployments=(Wished(stable=deployed),)))
         app = App(table, Pages(table, member.board, state), state, max_body=16_000_000)
-        if door in ("aio", "grpclib"):
-            import experiments
-
-            await getattr(experiments, door)(app, state, listening, place)
         server: Any = (Server if door == "http" else GrpcServer)(app, state, [listening])
         await server.start()
         state.is_ready = True
@@ -218,7 +214,6 @@ async def _serve(door: str, folder: Path, listening: socket.socket) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="of load on each line")
-    parser.add_argument("--doors", default=",".join(DOORS))
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--descriptor", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -226,7 +221,7 @@ def main() -> int:
     if options.serve:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(options.serve, options.folder, socket.socket(fileno=options.descriptor)))
-    for line in measure(seconds=options.seconds, doors=tuple(options.doors.split(","))):
+    for line in measure(seconds=options.seconds):
         print(
             f"{line['door']:8} {line['streams']:3} at a time {line['rps']:8,.0f} req/s"
             f"  p50 {line['p50_ms']:.3f} ms  p99 {line['p99_ms']:.3f} ms {line['cpu_us']:6.1f} µs of CPU a request"

@@ -89,6 +89,7 @@ class Callers:
         self.models: Counter[str] = Counter()
         self.failed: list[str] = []
         self.retried: list[str] = []
+        self.flipped = 0  # callers who were the candidate's and then stable's
         self._target = target
         self._credentials = credentials
         self._stop = threading.Event()
@@ -110,6 +111,7 @@ class Callers:
             channel = grpc.secure_channel(self._target, self._credentials, options)
         else:
             channel = grpc.insecure_channel(self._target, options)
+        last = ""
         with channel:
             infer = method(channel, "ModelInfer", pb.ModelInferResponse)
             while not self._stop.wait(0.005):
@@ -125,7 +127,10 @@ class Callers:
                         self.retried.append(str(error.details()))
                     else:
                         assert np.frombuffer(said.raw_output_contents[0], np.float32)[0] in (1.5, 2.25)
-                        self.models[dict(call.trailing_metadata())["cloche-model"]] += 1
+                        model = dict(call.trailing_metadata())["cloche-model"]
+                        self.flipped += model < last
+                        self.models[model] += 1
+                        last = model
                         break
 
 
@@ -201,6 +206,7 @@ def test_another_version_goes_out_under_load(folder: Path) -> None:
         callers.models.clear()
         until(lambda: sum(callers.models.values()) > 50)
         assert set(callers.models) == {"toy:2"}
+    assert callers.flipped == 0
     assert not callers.failed, callers.failed[:3]
     assert not callers.retried, callers.retried
 

@@ -386,6 +386,9 @@ def test_every_method_but_the_public_ones_needs_a_key(run: Run, serve: Any) -> N
                 await up.call("ModelMetadata", asked, pb.ModelMetadataResponse, metadata=bearer)
             ).name == "fraud"
             assert up.count("401") == 2
+            error = await up.refused(pb.ModelInferRequest(model_name="spam"))
+            assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert "fraud" not in error.details()
 
     run(scenario())
 

@@ -99,8 +99,15 @@ class Calls:
         return refusal(known)
 
     def way(self, name: str, version: str, headers: Metadata) -> tuple[Way, GrpcDialect]:
-        """Where a prediction goes. NotFoundError CL-E305 where nothing has this name and version."""
-        way = self._find(name, version)
+        """Where a prediction goes; its own guard is still to be passed.
+
+        NotFoundError CL-E305 where nothing has this name and version, for those who may know what has.
+        """
+        try:
+            way = self._find(name, version)
+        except NotFoundError:
+            self._admit(b"/v2", headers)
+            raise
         if way.fork is not None:
             way = way.fork.choose(way, headers)
         return way, self._dialect(way.predictions)

@@ -88,7 +88,7 @@ def _set_type(field: Any, kind: str, package: str) -> None:
 
 _pool = descriptor_pool.DescriptorPool()
 for _file in (_described("inference", _INFERENCE), _described("grpc.health.v1", _HEALTH)):
-    _pool.Add(_file)
+    _pool.AddSerializedFile(_file.SerializeToString())
 
 
 def _message(name: str) -> Any:
