@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -37,6 +38,8 @@ class Served(NamedTuple):
     url: str
     loaded: cloche.Loaded
     rows: pd.DataFrame
+    #: What gRPC's clients are told.
+    grpc: str = ""
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +61,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("project")
     model, rows, labels = _pipeline()
     bundle = cloche.pack(model, rows, labels, name="fraud", directory=folder)
+    (folder / "cloche.toml").write_text("[serve]\ngrpc = 0\n")
     with serve(folder, "fraud@champion") as url, cloche.load(bundle, directory=folder) as loaded:
-        yield Served(url, loaded, rows)
+        (grpc,) = re.findall(r"^  grpc +(\S+)$", (folder / "log").read_text(), re.MULTILINE)
+        yield Served(url, loaded, rows, grpc)
 
 
 @contextmanager

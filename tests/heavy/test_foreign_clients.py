@@ -45,7 +45,7 @@ def ask(python: str, script: str, served: Served, rows: pd.DataFrame, *, binary:
         for name in rows
     }
     task = {
-        "url": served.url,
+        "url": served.grpc if script.endswith("_grpc.py") else served.url,
         "model": "fraud",
         "binary": binary,
         "columns": columns,
@@ -93,6 +93,13 @@ def test_tritonclient_gets_the_same_answers_by_binary_tensors(
 def test_tritonclient_gets_the_same_answers_by_json(served: Served, environment: Callable[[str], str]) -> None:
     rows = complete(served.rows)
     assert_same(ask(environment("tritonclient"), "triton.py", served, rows, binary=False), served, rows)
+
+
+def test_tritonclient_gets_the_same_answers_over_grpc(served: Served, environment: Callable[[str], str]) -> None:
+    answer = ask(environment("tritonclient-grpc"), "triton_grpc.py", served, served.rows, binary=True)
+    assert_same(answer, served, served.rows)
+    assert answer["id"] == "from-triton"
+    assert "StatusCode.INVALID_ARGUMENT" in answer["refused"]
 
 
 def test_kserves_client_gets_the_same_answers_by_json(served: Served, environment: Callable[[str], str]) -> None:

@@ -16,6 +16,8 @@ from cloche.serving.protocols.schema import as_json
 #: The supervisor puts the port in: it may be one that the system chose.
 PORT = "{port}"
 ADMIN_PORT = "{controller}"
+#: That of the workers' second address.
+GRPC_PORT = "{port2}"
 _LOOKS = 16
 #: A longer command line is no pleasure to paste, and more than some terminals take.
 _LONGEST_BODY = 2_000
@@ -46,6 +48,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool
     data: Path
     has_admin: bool = False
+    grpc: bool = False
 
     @property
     def scale(self) -> str:
@@ -63,6 +66,11 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _origin(self) -> str:
         return f"{'https' if self.encrypted else 'http'}://{_reachable(self.host)}"
+
+    @property
+    def grpc_address(self) -> str:
+        """What gRPC's clients are told; "" where it is not spoken."""
+        return f"{_reachable(self.host)}:{GRPC_PORT}" if self.grpc else ""
 
 
 def banner(server: Server, facts: Sequence[Facts], runtime: Path, *, as_json: bool) -> str:
@@ -92,6 +100,7 @@ def _json(server: Server, facts: Sequence[Facts], tries: Sequence[str]) -> str:
     ]
     told = {"kind": "Up", "version": 1, "url": url, "workers": server.workers, "deployments": deployments}
     told |= {"admin": server.admin} if server.has_admin else {}
+    told |= {"grpc": server.grpc_address} if server.grpc else {}
     return msgspec.json.encode(told).decode() + "\n"
 
 
@@ -106,6 +115,7 @@ def _of_one(server: Server, facts: Facts) -> list[tuple[str, str]]:
         ("sandbox", "none: the model's code may do whatever you may" if is_code else ""),
         ("workers", server.scale),
         ("predict", f"{url}/predict/{facts.deployment}"),
+        ("grpc", server.grpc_address),
         ("docs", f"{url}/docs"),
         ("playground", f"{url}/playground/{facts.deployment}"),
         ("admin", _admin(server)),
@@ -126,6 +136,7 @@ def _of_several(server: Server, facts: Sequence[Facts]) -> list[tuple[str, str]]
         ("sandbox", f"none for {', '.join(code)}: their code may do whatever you may" if code else ""),
         ("workers", server.scale),
         ("predict", f"{server.url}/predict/NAME"),
+        ("grpc", server.grpc_address),
         ("docs", f"{server.url}/docs"),
         ("admin", _admin(server)),
         ("keys", f"each caller of {', '.join(keyed)} needs one: cloche keys create NAME" if keyed else ""),

@@ -27,12 +27,14 @@ from cloche.app.refusals import (
 from cloche.bundle.bundle import Bundle
 from cloche.control.adopt import live_slots
 from cloche.core.board import SLOTS, Board
+from cloche.core.extras import load_extra
 from cloche.core.machine import free_memory
 from cloche.core.reference import Reference
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.serving.tls import Certificates
 from cloche.settings.carry import to_json
 from cloche.settings.kinds import MAX_WORKERS
+from cloche.settings.tree import Serve
 from cloche.store.deployments import Deployments
 from cloche.store.keys import Keys
 from cloche.store.scale import Scale
@@ -99,7 +101,10 @@ def make_wish(
     wish = {
         "runtime": str(runtime),
         "data": str(settings.data),
-        "listen": [[serve.host, serve.port], *([[serve.host, serve.admin, "controller"]] if has_admin else [])],
+        "listen": [
+            *([serve.host, port] for port in _doors(serve).values()),
+            *([[serve.host, serve.admin, "controller"]] if has_admin else []),
+        ],
         "lame_duck_s": serve.lame_duck_s,
         "load_timeout_s": serve.load_timeout_s,
         "drain_s": max(_LEAST_DRAIN_S, desired.deadline_s + _GRACE_S),
@@ -114,6 +119,7 @@ def make_wish(
         encrypted=serve.tls is not None,
         data=settings.data,
         has_admin=has_admin,
+        grpc=serve.grpc is not None,
     )
     controller: dict[str, Any] = {"machine": str(runtime / MACHINE_FILE), "desired": str(runtime / FILE)}
     controller |= {"admin": to_json(settings)} if has_admin else {}
@@ -130,6 +136,11 @@ def make_wish(
     return wish, desired, machine
 
 
+def _doors(serve: Serve) -> dict[str, int]:
+    """What is spoken, and its port, in the order in which the workers inherit the sockets."""
+    return {"http": serve.port} | ({} if serve.grpc is None else {"grpc": serve.grpc})
+
+
 def _check(
     project: Project, chosen: Sequence[Chosen], runtime: Path, *, loopback: bool, tls_elsewhere: bool
 ) -> None:
@@ -138,6 +149,8 @@ def _check(
         check_code(one.bundle, allowed=serve.allow_code)
         check_device(one.bundle, one.online.device)
         one.bundle.verify()  # workers verify what they load; a changed card or profile is told here
+    if serve.grpc is not None:
+        load_extra("cloche.serving.grpc.server", "gRPC", "grpc")
     if serve.tls is not None:
         Certificates(serve.tls.cert, serve.tls.key)  # workers read them again: what is wrong is told here
     keys = Keys(project.store).load()
@@ -165,6 +178,7 @@ def describe_worker(project: Project, *, loopback: bool) -> dict[str, Any]:
     tls = settings.serve.tls
     return {
         "loopback": loopback,
+        "doors": list(_doors(settings.serve)),
         "max_body": settings.serve.max_body,
         "database": settings.database,
         "load_timeout_s": settings.serve.load_timeout_s,

@@ -15,21 +15,25 @@ from cloche.app.desired import Desired, read_desired
 from cloche.app.follow import Follower
 from cloche.app.versions import Versions, load
 from cloche.core.errors import ClocheError
+from cloche.core.extras import load_extra
 from cloche.core.keys import KeyRecord
 from cloche.core.member import Member
 from cloche.monitoring import log
 from cloche.serving.http import App
 from cloche.serving.keyring import FollowedKeys
 from cloche.serving.pages import Pages
+from cloche.serving.server import Server
 from cloche.serving.state import WorkerState
 from cloche.serving.tls import Certificates
-from cloche.serving.worker import serve
+from cloche.serving.worker import Door, serve
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A WorkerConfig is what `cloche up` hands to each of its workers; what they serve stands in `desired`."""
 
     loopback: bool
+    #: What is spoken on each of the sockets that it inherits, in their order.
+    doors: tuple[str, ...] = ("http",)
     max_body: int
     database: str
     #: The file of a Desired.
@@ -65,11 +69,26 @@ async def _run(config: WorkerConfig, desired: Desired, member: Member) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
-    certificates = Certificates(*map(Path, config.tls)) if config.tls else None
     follower.start(desired.proven())
-    await serve(member, app, state, deadline_s=desired.deadline_s, certificates=certificates)
+    await serve(member, _doors(config, member, app, state), state, deadline_s=desired.deadline_s)
     follower.stop()
     versions.close()
+
+
+def _doors(config: WorkerConfig, member: Member, app: App, state: WorkerState) -> list[Door]:
+    """A server for each of the sockets, by what is spoken there."""
+    doors: list[Door] = []
+    for name, listening in zip(config.doors, member.sockets, strict=True):
+        certificates = None
+        if config.tls is not None:
+            cert, key = config.tls
+            certificates = Certificates(Path(cert), Path(key), "http/1.1" if name == "http" else "h2")
+        if name == "http":
+            doors.append(Server(app, state, [listening], certificates))
+        else:
+            grpc = load_extra("cloche.serving.grpc.server", "gRPC", "grpc")
+            doors.append(grpc.GrpcServer(app, state, [listening], certificates))
+    return doors
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def _explain(error: OSError, host: str, port: int) -> ClocheError:
         return ConflictError(
             f"port {port} of {host} is taken by another program",
             code="CL-E503",
-            hint="choose another with --port, or port = … (or admin = …) under [serve] in cloche.toml",
+            hint="choose another with --port, or port, grpc or admin = … under [serve] in cloche.toml",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return RefusedError(f"this user may not listen on port {port} of {host}", hint="choose a port above 1023")

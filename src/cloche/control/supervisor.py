@@ -109,9 +109,10 @@ class Supervisor:
 
     def _announce(self) -> None:
         banner = self.wish.banner
-        for taker, place in (("worker", "{port}"), ("controller", "{controller}")):
-            port = next((str(one.getsockname()[1]) for one in self._listeners.get(taker, ())), "")
-            banner = banner.replace(place, port)
+        for taker, place in (("worker", "port"), ("controller", "controller")):
+            for number, listener in enumerate(self._listeners.get(taker, ()), 1):
+                name = place if number == 1 else f"{place}{number}"
+                banner = banner.replace(f"{{{name}}}", str(listener.getsockname()[1]))
         emit(STDOUT, banner, wait_s=_PATIENCE_S)
 
     def _write_note(self) -> None:

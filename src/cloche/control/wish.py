@@ -45,7 +45,9 @@ class Wish(NamedTuple):
     groups: tuple[Group, ...]
     digest: str
     model: str = ""
-    banner: str = ""  # "{port}" stands for the port of the first address, "{controller}" for the controller's
+    #: "{port}" stands for the port of the workers' first address, "{port2}" for their second, "{controller}"
+    #: for the controller's.
+    banner: str = ""
     colour: bool = False  # on stderr
     lame_duck_s: float = 5.0
     load_timeout_s: float = 300.0

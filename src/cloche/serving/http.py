@@ -25,9 +25,9 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Bodies that are being read or answered may together take as much as so many of the largest.
-_MOST_BODIES = 4
+MOST_BODIES = 4
 #: Bodies of more bytes are decoded, and their answers encoded, on a side thread.
-_LARGE = 256 * 1024
+LARGE = 256 * 1024
 T = TypeVar("T")
 
 
@@ -46,7 +46,7 @@ class App:
         self._pages = pages
         self._state = state
         self.max_body = max_body
-        self._held = 0  # bytes of bodies that are being read or answered
+        self.held = 0  # bytes of bodies that are being read or answered, by whatever carries them
         # one: more would only take turns with the loop more often
         self._side = ThreadPoolExecutor(1, thread_name_prefix="bodies")
         self._aside_now = 0  # what runs or waits there
@@ -85,12 +85,12 @@ class App:
                 body = await self._body(asked.headers, receive)
                 coding = asked.headers.get(b"content-encoding")
                 if coding is not None:
-                    body = await self._aside(self.max_body, self._inflated, body, coding)
+                    body = await self.aside(self.max_body, self.inflated, body, coding)
                 held = len(body)
-                self._held += held
-                columns = await self._aside(held, predictions.decode, asked, body)
+                self.held += held
+                columns = await self.aside(held, predictions.decode, asked, body)
                 outcome = await _unless_gone(predictions.submit(asked, columns), receive)
-                answer = await self._aside(held, predictions.answer, asked, outcome)
+                answer = await self.aside(held, predictions.answer, asked, outcome)
             except Gone:
                 return
             except Exception as error:  # noqa: BLE001 - the edge of the process: a bug is one caller's 500
@@ -98,12 +98,12 @@ class App:
             status = answer.status
             await self._send(send, answer)
         finally:
-            self._held -= held
+            self.held -= held
             predictions.finish(asked, status)
 
-    async def _aside(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
+    async def aside(self, size: int, work: Callable[..., T], *arguments: Any) -> T:
         """What `work` gives; where it is for a body of so many bytes, so that others need not wait for it."""
-        if size <= _LARGE:
+        if size <= LARGE:
             return work(*arguments)
         self._aside_now += 1
         self._quiet_from(math.inf)  # the thread and the models take turns: a batch seems slower than it is
@@ -121,12 +121,12 @@ class App:
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         length = headers.get(b"content-length")
         if length is not None and int(length) > self.max_body:
-            raise self._too_large(int(length))
+            raise self.too_large(int(length))
         message = await receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
             body: bytes = message.get("body", b"")
             if len(body) > self.max_body:  # it came in chunks, so nothing was claimed
-                raise self._too_large(len(body))
+                raise self.too_large(len(body))
             return body
         parts: list[bytes] = []
         size = 0
@@ -135,19 +135,19 @@ class App:
                 part = message.get("body", b"")
                 parts.append(part)
                 size += len(part)
-                self._held += len(part)
+                self.held += len(part)
                 if size > self.max_body:
-                    raise self._too_large(size)
-                if self._held > _MOST_BODIES * self.max_body:
+                    raise self.too_large(size)
+                if self.held > MOST_BODIES * self.max_body:
                     raise BusyError("too many large bodies at once", code="CL-E601", hint="send fewer at a time")
                 if not message.get("more_body", False):
                     return b"".join(parts)
                 message = await receive()
         finally:
-            self._held -= size
+            self.held -= size
         raise Gone
 
-    def _inflated(self, body: bytes, coding: bytes) -> bytes:
+    def inflated(self, body: bytes, coding: bytes) -> bytes:
         try:
             inflated = inflate(body, coding, self.max_body)
         except TooLargeError:
@@ -156,11 +156,11 @@ class App:
                 code="CL-E114",
                 hint="send fewer rows a request, or raise max_body under [serve]",
             ) from None
-        if self._held + len(inflated) > _MOST_BODIES * self.max_body:
+        if self.held + len(inflated) > MOST_BODIES * self.max_body:
             raise BusyError("too many large bodies at once", code="CL-E601", hint="send fewer at a time")
         return inflated
 
-    def _too_large(self, size: int) -> InputError:
+    def too_large(self, size: int) -> InputError:
         return InputError(
             f"the body has {size:,} bytes; at most {self.max_body:,} are taken",
             code="CL-E114",

@@ -332,6 +332,9 @@ class Server:
                 elif connection.is_idle(now):
                     connection.transport.close()
 
+    def drain(self) -> None:
+        """Nothing: each answer sends its connection's caller elsewhere while the worker drains."""
+
     async def stop(self, grace_s: float) -> None:
         """Accept no more, let what is in flight finish (at most `grace_s`), close."""
         # a loop that was held up has not seen yet who is in the queue, nor who is shaking hands

@@ -19,13 +19,17 @@ class Certificates:
     restart; connections that are open keep theirs. TLS 1.2 and 1.3.
     """
 
-    def __init__(self, cert: Path, key: Path) -> None:
-        """Raises ConfigError CL-E207 where the two are not a certificate and its key."""
+    def __init__(self, cert: Path, key: Path, speaks: str = "http/1.1") -> None:
+        """`speaks` is the protocol's name in ALPN.
+
+        Raises ConfigError CL-E207 where the two are not a certificate and its key.
+        """
+        self._speaks = speaks
         self._cert = cert
         self._key = key
         self._seen = self._look()
-        self._current = _read(cert, key)
-        self.context = _read(cert, key)
+        self._current = _read(cert, key, speaks)
+        self.context = _read(cert, key, speaks)
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -39,7 +43,7 @@ class Certificates:
             return
         self._seen = seen
         try:
-            self._current = _read(self._cert, self._key)
+            self._current = _read(self._cert, self._key, self._speaks)
         except ConfigError as error:
             extra = {"action": "certificate_kept", "code": error.code}
             _log.warning("the old certificate stays: %s", error.message, extra=extra)
@@ -58,10 +62,10 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _read(cert: Path, key: Path) -> ssl.SSLContext:
+def _read(cert: Path, key: Path, speaks: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([speaks])
     try:
         # an empty password: a key that has one is refused here rather than asked for on a terminal
         context.load_cert_chain(cert, key, password="")

@@ -106,6 +106,11 @@ KEYS = (
         meaning="The port to listen on, 1 to 65535; 0 takes one that is free.",
     ),
     Key(
+        path="serve.grpc",
+        kind=PORT,
+        meaning="The port for the Open Inference Protocol over gRPC (8081 is usual); 0 takes one that is free.",
+    ),
+    Key(
         path="serve.admin",
         kind=PORT,
         meaning="The port of the admin API, 0 to 65535; 0 takes one that is free. Without it there is none.",

@@ -74,6 +74,14 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
     online = [_online(reader, name) for name in reader.names("online")]
     tls = _tls(reader)
     least, most = _workers(reader)
+    ports = {name: reader.value("serve", name) for name in ("port", "grpc", "admin")}
+    for name, port in list(ports.items())[1:]:
+        earlier = next((other for other, taken in ports.items() if taken == port and other != name), None)
+        if port and earlier is not None:
+            reader.blame(
+                ("serve", name), f"{port} is the {earlier} already", "write another, 8081 and 8082 are usual"
+            )
+            break
     if reader.problems:
         return None
     data: Path = reader.given("project").get("data") or root / ".cloche"
@@ -87,8 +95,7 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
         runtime_root=_runtime_root(environ),
         serve=Serve(
             host=reader.value("serve", "host"),
-            port=reader.value("serve", "port"),
-            admin=reader.value("serve", "admin"),
+            **ports,
             workers=most,
             least_workers=least,
             allow_code=reader.value("serve", "allow_code"),

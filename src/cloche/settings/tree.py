@@ -24,13 +24,14 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True):
-    """A Serve is how this machine serves; `max_body` is bytes.
+    """A Serve is how this machine serves; `max_body` is bytes; `grpc` and `admin` are ports, None for none.
 
     `workers` is the most that there may be, `least_workers` the least: the same, unless the load decides.
     """
 
     host: str
     port: int
+    grpc: int | None
     admin: int | None
     workers: int
     least_workers: int

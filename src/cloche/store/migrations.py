@@ -36,8 +36,7 @@ def migrate(connection: Connection, version: int) -> None:
 
 
 def to_2(op: Operations) -> None:
-    """Deployments, rollouts, what happened and who did it, versions that were rolled back; machines, who leads, how
-    many workers a person wants there."""
+    """Deployments, rollouts, what happened and who did it; versions taken back; machines, who leads, scales."""
     op.create_table(
         "cloche_deployments",
         Column("name", String(63), primary_key=True),

@@ -111,6 +111,19 @@ def test_the_admin_api_is_the_controller_s_and_only_where_it_is_set(packed: Path
         assert "admin" not in wish_of(project)["groups"][2]["config"]
 
 
+def test_grpc_has_the_second_socket(packed: Path, short: Path) -> None:
+    with open_project(packed, overrides={"serve.grpc": 8081, "serve.port": 9000}) as project:
+        wish = wish_of(project)
+        assert wish["listen"] == [["127.0.0.1", 9000], ["127.0.0.1", 8081]]
+        assert worker_of(wish).doors == ("http", "grpc")
+        assert "\n  grpc       127.0.0.1:{port2}\n" in wish["banner"]
+        told = json.loads(wish_of(project, as_json=True)["banner"])
+        assert told["grpc"] == "127.0.0.1:{port2}"
+    with open_project(packed) as project:
+        assert worker_of(wish_of(project)).doors == ("http",)
+        assert "grpc" not in wish_of(project)["banner"]
+
+
 def test_the_banner_is_plain_and_ends_with_a_line_to_paste(project: Project) -> None:
     words = wish_of(project)["banner"]
     assert "\x1b" not in words

@@ -126,6 +126,6 @@ def test_a_bomb_over_http_is_too_large(make_door: Any, run: Any, row: Any) -> No
                 answer = await door.ask(path, squeeze(b" " * 10_001), headers={"content-encoding": coding})
                 assert answer.status == 413, answer.body
                 assert b"10,000" in answer.body
-                assert door.app._held == 0
+                assert door.app.held == 0
 
     run(scenario())

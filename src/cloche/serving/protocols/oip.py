@@ -25,7 +25,7 @@ from cloche.serving.protocols.schema import example_value, json_responses, probl
 
 _JSON = (b"content-type", b"application/json")
 _HEADER_LENGTH = b"inference-header-content-length"
-_MOST_TENSORS = 1024
+MOST_TENSORS = 1024
 
 
 class _Parameters(msgspec.Struct, omit_defaults=True):
@@ -66,7 +66,7 @@ class OipDialect:
     """An OipDialect speaks tensors; the model of its paths is the deployment's name."""
 
     name = "oip"
-    roots = ("/v2",)
+    roots: Sequence[str] = ("/v2",)
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -117,8 +117,8 @@ class OipDialect:
             raise words.unread(body, error) from None
 
     def _read(self, request: _Request, binary: memoryview) -> tuple[Columns, Wants]:
-        if len(request.inputs) > _MOST_TENSORS:
-            raise InputError(f"{len(request.inputs)} inputs", code="CL-E113", hint=f"at most {_MOST_TENSORS}")
+        if len(request.inputs) > MOST_TENSORS:
+            raise InputError(f"{len(request.inputs)} inputs", code="CL-E113", hint=f"at most {MOST_TENSORS}")
         columns: Columns = {}
         at = 0
         for tensor in request.inputs:
@@ -175,18 +175,25 @@ class OipDialect:
         if not request.outputs:
             names = tuple(self._outputs)
             return Wants(request.id, names, frozenset(names) if everything else frozenset())
-        binary = set()
-        for output in request.outputs:
-            if output.name not in self._outputs:
+        names = self._wanted([output.name for output in request.outputs])
+        binary = {
+            output.name
+            for output in request.outputs
+            if (everything if output.parameters is None else output.parameters.binary_data)
+        }
+        return Wants(request.id, names, frozenset(binary))
+
+    def _wanted(self, asked: Sequence[str]) -> tuple[str, ...]:
+        """The outputs to answer with: those that were asked for, else all."""
+        for name in asked:
+            if name not in self._outputs:
                 raise InputError(
-                    f"output `{output.name[:60]}` is not known",
+                    f"output `{name[:60]}` is not known",
                     code="CL-E111",
                     where="request body, outputs",
                     hint=f"one of {', '.join(self._outputs)}",
                 )
-            if everything if output.parameters is None else output.parameters.binary_data:
-                binary.add(output.name)
-        return Wants(request.id, tuple(dict.fromkeys(o.name for o in request.outputs)), frozenset(binary))
+        return tuple(dict.fromkeys(asked)) or tuple(self._outputs)
 
     def encode(self, outputs: Columns, flags: tuple[Flag, ...], wants: Wants, prediction_id: str) -> Answer:
         described: list[dict[str, Any]] = []

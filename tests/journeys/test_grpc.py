@@ -1,0 +1,240 @@
+"""`cloche up` with gRPC: answers, refusals, and callers who notice neither a death nor another version."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tests.journeys.releases import release
+from tests.journeys.serving import Serving, cloche, until, up
+from tests.journeys.test_tls import AUTHORITY, write_pair
+
+from cloche.app.up import runtime_folder
+from cloche.core import platform
+from cloche.core.board import Board, Head, Role, State
+from cloche.serving.grpc import messages as pb
+from cloche.settings import load_settings
+
+CONFIG = """
+[serve]
+workers = 2
+grpc = 0
+
+[online.toy]
+model = "toy@champion"
+rollout = { margin = "10%", ramp = "1s", bake = "1s", sticky = "x-user-id" }
+"""
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "cloche.toml").write_text(CONFIG)
+    assert release(tmp_path, "good") == 1
+    return tmp_path
+
+
+def address(serving: Serving) -> str:
+    """What the banner says."""
+    found = re.search(r"^  grpc +(\S+:\d+)$", serving.log.read_text(), re.MULTILINE)
+    assert found is not None, serving.log.read_text()
+    return found[1]
+
+
+def ready(serving: Serving) -> list[int]:
+    """The workers that answer."""
+    board = Board(runtime_folder(load_settings(directory=serving.folder, environ=os.environ)) / "board")
+    slots = [slot for slot in board.heads(Role.WORKER) if board.head(slot, Head.STATE) == State.READY]
+    return [board.head(slot, Head.PID) for slot in slots if is_alive(board, slot)]
+
+
+def is_alive(board: Board, slot: int) -> bool:
+    return platform.is_alive(board.head(slot, Head.PID), board.head(slot, Head.START))
+
+
+def method(channel: grpc.Channel, name: str, answer: Any) -> Any:
+    return channel.unary_unary(
+        f"/inference.GRPCInferenceService/{name}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=answer.FromString,
+    )
+
+
+def row(datatype: str = "FP32", **fields: Any) -> Any:
+    message = pb.ModelInferRequest(**{"model_name": "toy", **fields})
+    message.inputs.add(name="x", datatype=datatype, shape=[1, 2])
+    message.raw_input_contents.append(np.array([0.25, 0.5], np.float32).tobytes())
+    return message
+
+
+class Callers:
+    """Callers ask over one connection each until they are told to stop; UNAVAILABLE is tried once more.
+
+    What HTTP/2 says was not taken, gRPC's client sends again by itself.
+    """
+
+    def __init__(self, target: str, threads: int = 4, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.models: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self.retried: list[str] = []
+        self.flipped = 0  # callers who were the candidate's and then stable's
+        self._target = target
+        self._credentials = credentials
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(threads)]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _ask(self, number: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        if self._credentials is not None:
+            channel = grpc.secure_channel(self._target, self._credentials, options)
+        else:
+            channel = grpc.insecure_channel(self._target, options)
+        last = ""
+        with channel:
+            infer = method(channel, "ModelInfer", pb.ModelInferResponse)
+            while not self._stop.wait(0.005):
+                for is_last in (False, True):
+                    try:
+                        said, call = infer.with_call(
+                            row(), timeout=10, metadata=[("x-user-id", str(number))], wait_for_ready=is_last
+                        )
+                    except grpc.RpcError as error:
+                        if is_last or error.code() != grpc.StatusCode.UNAVAILABLE:
+                            self.failed.append(f"{error.code()} {error.details()}")
+                            break
+                        self.retried.append(str(error.details()))
+                    else:
+                        assert np.frombuffer(said.raw_output_contents[0], np.float32)[0] in (1.5, 2.25)
+                        model = dict(call.trailing_metadata())["cloche-model"]
+                        self.flipped += model < last
+                        self.models[model] += 1
+                        last = model
+                        break
+
+
+def test_a_model_is_asked_and_described(folder: Path) -> None:
+    release(folder, "slow", name="slow")
+    (folder / "cloche.toml").write_text(CONFIG + '[online.slow]\nmodel = "slow@champion"\n')
+    with up(folder) as serving, grpc.insecure_channel(address(serving)) as channel:
+        answer = method(channel, "ModelInfer", pb.ModelInferResponse)(row(id="mine"), timeout=5)
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [1.5]
+        assert (answer.model_name, answer.model_version, answer.id) == ("toy", "1", "mine")
+        over_http = serving.ask("/predict/toy", {"x": [0.25, 0.5]}).json()
+        assert over_http["prediction"] == {"value": 1.5}
+        model = method(channel, "ModelMetadata", pb.ModelMetadataResponse)(pb.ModelMetadataRequest(name="toy"))
+        assert [(field.name, list(field.shape)) for field in model.inputs] == [("x", [-1, 2])]
+        infer = method(channel, "ModelInfer", pb.ModelInferResponse)
+        with pytest.raises(grpc.RpcError) as raised:
+            infer(row("INT64"), timeout=5)
+        assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "input `x`" in raised.value.details()
+        with pytest.raises(grpc.RpcError) as raised:
+            infer(row(model_name="slow"), timeout=0.002)
+        # it is known beforehand that the model takes longer, or the client gives up first
+        assert raised.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        assert serving.metric("cloche_requests_total", deployment="slow", code="200") == 0
+        assert serving.metric("cloche_requests_total", deployment="toy", dialect="grpc", code="200") == 1
+        assert serving.metric("cloche_requests_total", dialect="grpc", code="400") == 1
+        assert serving.stop() == 143
+
+
+def test_keys_are_needed_where_the_deployment_says_so(folder: Path) -> None:
+    (folder / "cloche.toml").write_text(CONFIG + "access = { keys = true }\n")
+    key = json.loads(cloche(folder, "keys", "create", "mobile", "--json").stdout)["key"]
+    with up(folder) as serving, grpc.insecure_channel(address(serving)) as channel:
+        infer = method(channel, "ModelInfer", pb.ModelInferResponse)
+        with pytest.raises(grpc.RpcError) as raised:
+            infer(row(), timeout=5)
+        assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert infer(row(), timeout=5, metadata=[("authorization", f"Bearer {key}")]).model_version == "1"
+
+
+def test_a_workers_death_is_not_noticed_by_who_tries_once_more(folder: Path) -> None:
+    with up(folder) as serving, Callers(address(serving)) as callers:
+        for _ in range(3):
+            until(lambda: len(ready(serving)) == 2)
+            before = sum(callers.models.values())
+            victim = ready(serving)[0]
+            os.kill(victim, signal.SIGKILL)
+            until(lambda victim=victim: victim not in ready(serving))
+            until(lambda before=before: sum(callers.models.values()) > before + 50)
+    assert not callers.failed, callers.failed[:3]
+    assert callers.models["toy:1"] > 150
+
+
+def test_a_replaced_worker_loses_no_call(folder: Path) -> None:
+    with up(folder) as serving, Callers(address(serving), threads=8) as callers:
+        for _ in range(3):
+            until(lambda: len(ready(serving)) == 2)
+            leaver = ready(serving)[0]
+            os.kill(leaver, signal.SIGTERM)
+            until(lambda leaver=leaver: leaver not in serving.standing("worker"))
+        before = sum(callers.models.values())
+        until(lambda: sum(callers.models.values()) > before + 50)
+    assert not callers.failed, callers.failed[:3]
+    assert not callers.retried, callers.retried
+
+
+def test_another_version_goes_out_under_load(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    with up(folder) as serving, Callers(address(serving)) as callers:
+        sent = cloche(folder, "deploy", "toy:2", "--steps", "50%, 100%", "--wait", "--timeout", "2m")
+        assert "promoted" in sent.stdout
+        time.sleep(0.5)
+        callers.models.clear()
+        until(lambda: sum(callers.models.values()) > 50)
+        assert set(callers.models) == {"toy:2"}
+    assert callers.flipped == 0
+    assert not callers.failed, callers.failed[:3]
+    assert not callers.retried, callers.retried
+
+
+def test_tls_is_spoken_with_the_same_certificate(folder: Path) -> None:
+    write_pair(folder)
+    text = CONFIG.replace("grpc = 0", 'grpc = 0\ntls = { cert = "cert.pem", key = "key.pem" }')
+    (folder / "cloche.toml").write_text(text)
+    roots = AUTHORITY.cert_pem.bytes()
+    credentials = grpc.ssl_channel_credentials(roots)
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    with up(folder, context=context) as serving, Callers(address(serving), 2, credentials) as callers:
+        until(lambda: sum(callers.models.values()) > 20)
+        write_pair(folder)
+        leaver = serving.standing("worker")[0]
+        os.kill(leaver, signal.SIGTERM)
+        until(lambda: leaver not in serving.standing("worker"))
+    assert not callers.failed, callers.failed[:3]
+
+
+def test_without_the_extra_nothing_starts(folder: Path) -> None:
+    hidden = folder / "hidden" / "h2"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'h2'\", name='h2')\n")
+    path = os.pathsep.join([str(hidden.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = cloche(folder, "up", check=False, env={"PYTHONPATH": path})
+    assert done.returncode != 0
+    assert "gRPC needs h2" in done.stderr
+    assert 'pip install "cloche[grpc]"' in done.stderr
+    shutil.rmtree(hidden)
