@@ -68,7 +68,8 @@ class Follower:
                 self._try()
             self._tell_tallies()
             while self._leaving and self._leaving[0][0] <= time.monotonic():
-                self._leaving.pop(0)[1].close()
+                with contextlib.suppress(OSError):
+                    self._leaving.pop(0)[1].close()
 
     def _tell_tallies(self) -> None:
         """Say what shadows have found out, once a second."""
@@ -78,8 +79,9 @@ class Follower:
         self._tell_at = now + _TELL_S
         tallies = self._versions.tallies()
         if tallies != self._told:
-            replace(tally_path(self._path.parent, self._slot.number), msgspec.json.encode(tallies))
-            self._told = tallies
+            with contextlib.suppress(OSError):  # a full disk; tried again at the next look
+                replace(tally_path(self._path.parent, self._slot.number), msgspec.json.encode(tallies))
+                self._told = tallies
 
     def _try(self) -> None:
         try:
@@ -100,15 +102,25 @@ class Follower:
         """Serve what is desired; what is served stays as it is where that can't be. Raises ClocheError."""
         shape = desired.unweighted()
         if shape != self._shape:
-            with in_short_turns():
-                table = self._versions.table(desired)
-                pages = Pages(table, self._board, self._state)
+            try:
+                with in_short_turns():
+                    table = self._versions.table(desired)
+                    pages = Pages(table, self._board, self._state)
+            except BaseException:
+                if self._shape is not None:  # nobody was led to what was loaded meanwhile
+                    self._retire(self._shape, 0.0)
+                raise
             self._in_loop(lambda: self._app.turn_to(table, pages))
             self._shape = shape
             # those who are in their queues, or on the way there, have so long
-            ends = time.monotonic() + desired.deadline_s + GRACE_S
-            self._leaving += [(ends, one) for one in self._versions.leave(desired)]
+            self._retire(desired, desired.deadline_s + GRACE_S)
         self._versions.weigh(desired)
+
+    def _retire(self, desired: Desired, seconds: float) -> None:
+        """Close what is not desired, after so long."""
+        ends = time.monotonic() + seconds
+        self._leaving += [(ends, one) for one in self._versions.leave(desired)]
+        self._leaving.sort(key=lambda leaving: leaving[0])
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         done = threading.Event()

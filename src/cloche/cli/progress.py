@@ -11,8 +11,8 @@ import msgspec
 
 from cloche.app.standing import DeploymentView
 from cloche.cli.place import Place
-from cloche.cli.terminal import Terminal
-from cloche.cli.tree import plain, tree
+from cloche.cli.terminal import Terminal, fitting
+from cloche.cli.tree import tree
 from cloche.core.errors import BusyError
 from cloche.core.shape import body
 
@@ -85,7 +85,7 @@ class Screen:
                 self._terminal.note(event_line(one))
             return
         up = f"\x1b[{self._height}A" if self._height else ""
-        sys.stderr.write(f"{up}\r\x1b[J" + "".join(f"{line}\n" for line in lines))
+        sys.stderr.write(f"{up}\r\x1b[J" + "".join(f"{fitting(line, sys.stderr)}\n" for line in lines))
         sys.stderr.flush()
         self._height = len(lines)
 
@@ -97,4 +97,4 @@ class Screen:
 def event_line(one: Event) -> str:
     """`2026-11-29T10:00:00Z  fraud:4  began  ada@laptop: canary: …`"""
     what = f"{one['deployment']} v{one['version']}  {one['action']}"
-    return plain(f"{one['time']}  {what}  ({one['who']}) {one['why']}")
+    return f"{one['time']}  {what}  ({one['who']}) {one['why']}"

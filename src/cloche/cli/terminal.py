@@ -14,6 +14,12 @@ from cloche.core.errors import BusyError, ClocheError, ConfigError
 from cloche.core.paint import colourful, paint_error
 from cloche.core.shape import body
 
+#: What stands for signs that a terminal lacks.
+_PLAIN = str.maketrans(
+    {"●": "*", "◐": "+", "○": "-", "├": "|", "└": "`", "─": "-", "│": "|", "█": "#", "░": ".", "⟳": "~",
+     "→": ">", "·": "|", "…": "..."}
+)  # fmt: skip
+
 
 class Terminal(msgspec.Struct, frozen=True, kw_only=True):
     """A Terminal is what the flags that all commands share ask for, and the two ways out."""
@@ -101,9 +107,19 @@ def _on_one_line(value: object) -> str:
     return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
+def fitting(text: str, stream: IO[str]) -> str:
+    """The text in signs that the stream has."""
+    encoding: str = getattr(stream, "encoding", None) or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+    return text
+
+
 def _write(stream: IO[str], *lines: str) -> None:
     for line in lines:
-        stream.write(f"{line}\n")
+        stream.write(f"{fitting(line, stream)}\n")
     stream.flush()
 
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from cloche.app.standing import DeploymentView, RolloutView, VersionView
 
 _BAR = 20
 _MARKS = {"stable": "●", "candidate": "◐", "previous": "○"}
-#: Where the terminal's encoding lacks them.
-_PLAIN = str.maketrans(
-    {"●": "*", "◐": "+", "○": "-", "├": "|", "└": "`", "─": "-", "│": "|", "█": "#", "░": ".", "⟳": "~"}
-)
 
 
 def tree(view: DeploymentView) -> list[str]:
@@ -28,16 +22,7 @@ def tree(view: DeploymentView) -> list[str]:
     told += [] if rollout is None else _rollout(rollout)
     lines = ["   ".join(head)]
     lines += [f"{'└─' if last else '├─'} {line}" for line, last in zip(told, _last(told), strict=True)]
-    return [plain(line) for line in lines]
-
-
-def plain(line: str) -> str:
-    """The line in signs that the terminal has."""
-    try:
-        line.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return line.translate(_PLAIN)
-    return line
+    return lines
 
 
 def _last(lines: list[str]) -> list[bool]:

@@ -25,7 +25,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     tripped: bool = False
     trouble: str | None = None
     usual_error: str | None = None
-    tally: Tally = Tally()
+    #: By worker.
+    tallies: Mapping[str, Tally] = {}
     sums: Mapping[str, tuple[Sums, Sums]] = {}
 
 
@@ -85,6 +86,6 @@ class Fleet:
             tripped=watch.has_tripped(row.id),
             trouble=watch.trouble(held.revision),
             usual_error=watch.usual_error(row.deployment, row.candidate),
-            tally=watch.tally(row.id),
+            tallies=watch.tallies(row.id),
             sums=watch.sums(row.deployment, row.stable, row.candidate, row.id),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -56,6 +56,9 @@ class Known(msgspec.Struct, frozen=True):
     #: What a shadow has compared, what an A/B trial has summed (of stable, of the candidate).
     tally: Tally = Tally()
     sums: Mapping[str, tuple[Sums, Sums]] = {}
+    #: What of that each machine had told by then: it begins anew when its processes, or its board, do.
+    told_tallies: Mapping[str, Mapping[str, Tally]] = {}
+    told_sums: Mapping[str, Mapping[str, tuple[Sums, Sums]]] = {}
 
 
 class Passage:
@@ -170,8 +173,7 @@ class Rollouts:
             evidence,
             {**known.counts, **counts},
             {**known.deaths, **deaths},
-            add([sight.tally for sight in passage.sights.values()]),
-            _added([sight.sums for sight in passage.sights.values()]),
+            *_trials(known, passage.sights),
         )
 
     def _broken(self, passage: Passage, row: DeploymentRow) -> str | None:
@@ -219,9 +221,8 @@ class Rollouts:
             share = weight(fresh, seen.now)
             moved = fresh.phase is not old.phase or fresh.step != old.step
             if row.candidate is not None and (share != row.weight or moved):
-                told = _step(fresh) if moved else None
-                self._deployments.shift(row.name, number, share, who, told)
-            elif fresh.why.startswith("held") and not old.why.startswith("held"):
+                self._deployments.shift(row.name, number, share, who, _step(fresh) if moved else None)
+            if fresh.why.startswith("held") and not old.why.startswith("held"):
                 self._deployments.note(row.name, number, CLOCHE, "held", passage.row.candidate, fresh.why)
             elif fresh.paused != old.paused:
                 action = "paused" if fresh.paused else "resumed"
@@ -284,13 +285,21 @@ def _sentence(metric: str, one: Difference) -> str:
     return f"{metric} {effect}{unit} ({low} to {high}){clear}"
 
 
-def _added(sums: Sequence[Mapping[str, tuple[Sums, Sums]]]) -> dict[str, tuple[Sums, Sums]]:
-    names = {name for one in sums for name in one}
-    return {name: (_sum([one[name][0] for one in sums]), _sum([one[name][1] for one in sums])) for name in names}
-
-
-def _sum(sums: Sequence[Sums]) -> Sums:
-    return Sums(sum(one.n for one in sums), sum(one.total for one in sums), sum(one.squares for one in sums))
+def _trials(known: Known, sights: Mapping[str, Sight]) -> tuple[Any, ...]:
+    """What a trial knows with what came on top on each machine; what one has lost meanwhile stays."""
+    tally, sums = known.tally, dict(known.sums)
+    for name, sight in sights.items():
+        told_tallies = known.told_tallies.get(name, {})
+        tally = add(
+            [tally, *(one.since(told_tallies.get(worker, Tally())) for worker, one in sight.tallies.items())]
+        )
+        before = known.told_sums.get(name, {})
+        for metric, arms in sight.sums.items():
+            held, told = sums.get(metric, (Sums(), Sums())), before.get(metric, (Sums(), Sums()))
+            stable, candidate = (one.plus(arm.since(old)) for one, arm, old in zip(held, arms, told, strict=True))
+            sums[metric] = stable, candidate
+    tallies = {**known.told_tallies, **{name: sight.tallies for name, sight in sights.items()}}
+    return tally, sums, tallies, {**known.told_sums, **{name: sight.sums for name, sight in sights.items()}}
 
 
 def begin(

@@ -12,7 +12,7 @@ import msgspec
 from cloche.core.board import BLAMED, Board, Head, Role, State, series_hash
 from cloche.core.codes import CODES
 from cloche.rollout.abtest import Sums
-from cloche.rollout.shadow import Tally, add
+from cloche.rollout.shadow import Tally
 from cloche.serving.metered import METRICS, SCALE, sums_labels
 from cloche.serving.split import ARMS
 
@@ -100,14 +100,15 @@ class Watch:
 
         return Counts(*arm(candidate, "candidate"), *arm(stable, "stable"))
 
-    def tally(self, rollout: int) -> Tally:
-        """What the workers of this machine have compared in a shadow."""
-        found = []
-        for slot in self.workers():
+    def tallies(self, rollout: int) -> dict[str, Tally]:
+        """What the workers of this machine have compared in a shadow, by slot; those that ended among them."""
+        found = {}
+        for path in self._folder.glob("shadow-*.json"):
             with contextlib.suppress(OSError, msgspec.DecodeError):
-                told = msgspec.json.decode(tally_path(self._folder, slot).read_bytes(), type=dict[int, Tally])
-                found.append(told.get(rollout, Tally()))
-        return add(found)
+                told = msgspec.json.decode(path.read_bytes(), type=dict[int, Tally])
+                if rollout in told:
+                    found[path.stem] = told[rollout]
+        return found
 
     def sums(self, deployment: str, stable: int, candidate: int, trial: int) -> dict[str, tuple[Sums, Sums]]:
         """The metrics of an A/B trial, of stable and of the candidate."""

@@ -38,6 +38,15 @@ class Sums(msgspec.Struct, frozen=True):
         share = (hits + 1) / (n + 2)
         return cls(n, hits, hits, share * (1 - share))
 
+    def plus(self, other: Sums) -> Sums:
+        return Sums(self.n + other.n, self.total + other.total, self.squares + other.squares, self.least)
+
+    def since(self, before: Sums) -> Sums:
+        """What came on top; all of it, where it began anew meanwhile."""
+        if self.n < before.n:
+            return self
+        return Sums(self.n - before.n, self.total - before.total, self.squares - before.squares)
+
     @property
     def mean(self) -> float:
         return self.total / self.n if self.n else 0.0

@@ -44,6 +44,24 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     candidate_s: float = 0.0
     worst: tuple[Worst, ...] = ()
 
+    def since(self, before: Tally) -> Tally:
+        """What came on top; all of it, where it began anew meanwhile."""
+        worst = tuple(one for one in self.worst if one not in before.worst)
+        if self.requests + self.failed + self.dropped < before.requests + before.failed + before.dropped:
+            return msgspec.structs.replace(self, worst=worst)
+        return Tally(
+            requests=self.requests - before.requests,
+            rows=self.rows - before.rows,
+            agree=self.agree - before.agree,
+            failed=self.failed - before.failed,
+            dropped=self.dropped - before.dropped,
+            difference_sum=self.difference_sum - before.difference_sum,
+            difference_most=self.difference_most,
+            stable_s=self.stable_s - before.stable_s,
+            candidate_s=self.candidate_s - before.candidate_s,
+            worst=worst,
+        )
+
 
 def compare(inputs: Columns, stable: Columns, candidate: Columns, seconds: tuple[float, float]) -> Tally:
     """What one mirrored request shows; `seconds` are those that stable and candidate took."""

@@ -46,8 +46,8 @@ class MeteredArm(Arm):
         if score is not None:
             self._add("score", score)
 
-    def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] | None = None) -> None:
-        super().count(status, seconds, headers)
+    def count(self, status: int, seconds: float) -> None:
+        super().count(status, seconds)
         if status < 400:
             self._add("latency", seconds)
 

@@ -56,9 +56,10 @@ class Mirror(Arm):
         if self.weight == 0:
             return False
         key = headers.get(self._sticky) if self._sticky is not None else None
-        return choose(key or self._ids.next().encode(), self._salt, self.weight)
+        key = key or headers.get(b"x-request-id") or self._ids.next().encode()
+        return choose(key, self._salt, self.weight)
 
-    def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] | None = None) -> None:
+    def count(self, status: int, seconds: float) -> None:
         """Nobody's answer is the candidate's."""
 
     def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:

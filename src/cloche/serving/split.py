@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 from cloche.core.board import Head, Slot
@@ -14,8 +13,6 @@ from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, obs
 
 #: What was answered, by whom it had been assigned to; `outcome` is good or bad.
 ARMS = "cloche_rollout_requests_total"
-_MINUTE_S = 60.0
-_MOST_SEEN = 100_000
 
 
 class Arm:
@@ -23,11 +20,9 @@ class Arm:
 
     Bad are answers of 500 and above, those of a caller who had waited longer than `slow_s` when it went away, and
     answers slower than that. Answers out of the cache and refusals of what was sent are neither good nor bad.
-    Where `sticky` names a header, who sends it counts once a minute, and once more for the first bad answer: one
-    caller with very many requests is one caller.
     """
 
-    __slots__ = ("_cells", "_on_bad", "_places", "_seen", "_seen_since", "_slow_s", "sticky")
+    __slots__ = ("_cells", "_on_bad", "_places", "_slow_s")
 
     def __init__(
         self, slot: Slot, labels: Mapping[str, str], slow_s: float, on_bad: Callable[[], None] | None = None
@@ -36,35 +31,17 @@ class Arm:
         self._places = [slot.series(name=ARMS, outcome=outcome, **labels) for outcome in ("good", "bad")]
         self._slow_s = slow_s
         self._on_bad = on_bad
-        self.sticky: bytes | None = None
-        #: Who was counted since then, and whether for a bad answer.
-        self._seen: dict[bytes, bool] = {}
-        self._seen_since = 0.0
 
-    def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] | None = None) -> None:
+    def count(self, status: int, seconds: float) -> None:
         """One request that was assigned to this arm is done."""
         if 400 <= status < 499:  # the caller's own fault, however long that took
             return
         is_bad = status >= 500 or seconds > self._slow_s
         if not is_bad and status == 499:
             return
-        caller = headers.get(self.sticky) if self.sticky is not None and headers is not None else None
-        if caller is not None and not self._is_new(caller, is_bad):
-            return
         self._cells[self._places[is_bad]] += 1
         if is_bad and self._on_bad is not None:
             self._on_bad()
-
-    def _is_new(self, caller: bytes, is_bad: bool) -> bool:
-        now = time.monotonic()
-        if now - self._seen_since > _MINUTE_S or len(self._seen) > _MOST_SEEN:
-            self._seen.clear()
-            self._seen_since = now
-        was_bad = self._seen.get(caller)
-        if was_bad is None or (is_bad and not was_bad):
-            self._seen[caller] = is_bad
-            return True
-        return False
 
     def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:
         """The model has answered; the answer is about to be written."""
@@ -108,7 +85,6 @@ class Split:
         self.stable = arm(slot, {**labels, "version": str(stable), "arm": "stable"}, slow_s)
         named = {**labels, "version": str(candidate), "arm": "candidate"}
         self.candidate = arm(slot, named, slow_s, self._on_harm)
-        self.stable.sticky = self.candidate.sticky = sticky
         self._seen = (*self.candidate.counts(), *self.stable.counts())
         self._evidence = Evidence()
 

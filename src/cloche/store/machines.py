@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from cloche.core.errors import ConflictError
 from cloche.store.database import Store
@@ -42,6 +43,13 @@ class Lease:
 
     def take(self) -> bool:
         """Become or stay the leader, where no other's lease runs."""
+        try:
+            self._take()
+        except IntegrityError:  # another began at the very same moment
+            self._fence = None
+        return self._fence is not None
+
+    def _take(self) -> None:
         with self._store.note() as connection:
             now = database_now(self._store, connection)
             row = connection.execute(_held(for_update=True)).first()
@@ -57,7 +65,6 @@ class Lease:
                 connection.execute(update(leases).where(leases.c.name == _CONTROLLER).values(fresh))
             else:
                 self._fence = None
-        return self._fence is not None
 
     def give_up(self) -> None:
         """Let another lead at once."""

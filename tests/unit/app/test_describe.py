@@ -70,6 +70,7 @@ def machine(project: Project, **changes: Any) -> Machine:
         online=project.settings.online,
         loopback=True,
         workers=2,
+        least_workers=1,
     )
     return msgspec.structs.replace(plain, **changes)
 

@@ -366,12 +366,16 @@ def test_what_a_shadow_finds_out_is_told_in_a_file(world: Callable[[], Any], run
             for _ in range(3):
                 assert await w.ask() == ("toy:1", 12.0)
             watch = Watch(w.board, w.folder)
-            await w.until(lambda: watch.tally(7).rows + watch.tally(7).dropped == 3)
-            tally = watch.tally(7)
+
+            def seen() -> Tally:
+                return watch.tallies(7).get("shadow-1", Tally())
+
+            await w.until(lambda: seen().rows + seen().dropped == 3)
+            tally = seen()
             assert (tally.agree, tally.failed, tally.difference_most) == (0, 0, 6.0)
             assert tally.worst[0].stable == {"value": 12.0}
             await w.applied(w.desire())
-            await w.until(lambda: watch.tally(7) == Tally())
+            await w.until(lambda: seen() == Tally())
 
     run(scenario())
 

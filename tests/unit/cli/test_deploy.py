@@ -24,7 +24,8 @@ from cloche.app.project import open_project
 from cloche.app.standing import DeploymentView, RolloutView, VersionView
 from cloche.app.up import runtime_folder
 from cloche.cli import progress
-from cloche.cli.tree import plain, tree
+from cloche.cli.terminal import fitting
+from cloche.cli.tree import tree
 from cloche.control import lock
 from cloche.core.board import Board, Head, Role, State
 from cloche.monitoring.counters import DeploymentCounters
@@ -572,7 +573,7 @@ def test_the_tree_of_a_terminal_that_has_every_sign(monkeypatch: pytest.MonkeyPa
 
 def test_the_tree_of_a_terminal_that_has_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    lines = tree(VIEW)
+    lines = [fitting(line, sys.stdout) for line in tree(VIEW)]
     assert lines[0] == "fraud   ~ rollout 1/2  canary, stepping, paused   2/2 workers ready"
     assert lines[1].startswith("|- * fraud:3      stable     99.5 %  ####################   p50")
     assert lines[2].startswith("|- + fraud:4      candidate   0.5 %  ....................")
@@ -587,8 +588,8 @@ def test_what_is_said_can_be_written_on_a_terminal_that_has_few_signs(
     monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    sys.stdout.write(plain(words))
-    assert plain("as it is") == "as it is"
+    sys.stdout.write(fitting(words, sys.stdout))
+    assert fitting("as it is", sys.stdout) == "as it is"
 
 
 @pytest.mark.parametrize("command", ["status", "history"])

@@ -554,6 +554,16 @@ def test_who_aborts_blocks_nothing(world: World, when: str) -> None:
     world.begin()
 
 
+def test_who_aborts_what_harms_as_well_has_done_so_by_hand(world: World) -> None:
+    """It is the person's word that counts: nothing is blocked."""
+    number = world.admitted()
+    world.machine.slot.set(Head.TRIPPED, number)
+    world.deployments.order("fraud", "abort", "bob")
+    world.turn(0.1)
+    assert (world.last.action, world.last.who, world.last.why) == ("aborted", "bob", "aborted by hand")
+    world.begin()
+
+
 def test_an_order_is_obeyed_once(world: World) -> None:
     world.admitted()
     world.deployments.order("fraud", "promote", "bob")
@@ -726,8 +736,19 @@ def test_it_begins_when_both_have_it(two: Two) -> None:
     assert two.world.phase == "stepping"
 
 
-def test_a_machine_without_workers_or_without_a_sign_of_life_is_not_waited_for(two: Two) -> None:
-    Machines(two.world.store, "empty").report(MachineReport(workers=0, revision=0))
+def test_a_machine_without_workers_is_not_waited_for(two: Two) -> None:
+    empty = Machines(two.world.store, "empty")
+    two.world.begin()
+    two.turn()
+    two.world.proofs[0].said = ""
+    for _ in range(3):
+        empty.report(MachineReport(workers=0, revision=0))
+        two.turn(1.0)
+    assert "empty" in Machines(two.world.store, "here").others()
+    assert two.world.phase == "stepping"
+
+
+def test_a_machine_without_a_sign_of_life_is_not_waited_for(two: Two) -> None:
     two.world.begin()
     two.turn()
     two.world.proofs[0].said = ""
@@ -737,6 +758,15 @@ def test_a_machine_without_workers_or_without_a_sign_of_life_is_not_waited_for(t
     for _ in range(10):
         two.turn(1.0, lives=False)
     assert two.world.phase == "stepping"
+
+
+def test_a_worker_of_another_machine_that_trips_is_enough(two: Two) -> None:
+    """Whatever the sum of all says."""
+    number = two.admitted()
+    two.there.slot.set(Head.TRIPPED, number)
+    for _ in range(3):
+        two.turn(1.0)
+    assert two.world.last.action == "aborted"
 
 
 def test_harm_on_either_machine_ends_it(two: Two) -> None:

@@ -176,21 +176,14 @@ def test_a_board_that_begins_anew_takes_nothing_away(before: Counts, now: Counts
         assert fresh == now
 
 
-def test_tallies_are_those_of_the_workers_that_serve(board: Board, watch: Watch, tmp_path: Path) -> None:
-    assert watch.tally(7) == Tally()
-    for number, rows in ((1, 10), (2, 20), (3, 40), (4, 80)):
+def test_tallies_are_those_of_every_worker_that_told(watch: Watch, tmp_path: Path) -> None:
+    assert watch.tallies(7) == {}
+    for number, rows in ((1, 10), (2, 20)):
         told = {7: Tally(requests=1, rows=rows), 8: Tally(requests=1, rows=1)}
         tally_path(tmp_path, number).write_bytes(msgspec.json.encode(told))
-    worker(board, 1)
-    worker(board, 2)
-    worker(board, 5)  # which has not said anything yet
-    assert watch.tally(7) == Tally(requests=2, rows=30)
-    assert watch.tally(8) == Tally(requests=2, rows=2)
-    assert watch.tally(9) == Tally()
-    tally_path(tmp_path, 2).write_bytes(b'{"7": {"rows": "many"}}')
-    worker(board, 3)
-    tally_path(tmp_path, 3).write_bytes(b"{")
-    assert watch.tally(7) == Tally(requests=1, rows=10)
+    tally_path(tmp_path, 3).write_text("half of a fi")
+    assert watch.tallies(7) == {"shadow-1": Tally(requests=1, rows=10), "shadow-2": Tally(requests=1, rows=20)}
+    assert watch.tallies(9) == {}
 
 
 def test_sums_are_those_of_one_trial(board: Board, watch: Watch) -> None:

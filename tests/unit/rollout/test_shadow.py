@@ -42,6 +42,7 @@ def test_equal_answers_agree_and_leave_no_row_to_look_at() -> None:
         # without one numbers within 1 % of the larger are the same answer, and those next to nothing
         (numbers(100.0), numbers(101.0), 1),
         (numbers(100.0), numbers(99.0), 1),
+        (numbers(100.0), numbers(101.005), 1),
         (numbers(-100.0), numbers(-101.0), 1),
         (numbers(100.0), numbers(101.1), 0),
         (numbers(100.0), numbers(98.9), 0),

@@ -398,17 +398,18 @@ def test_a_copy_of_a_large_request_is_handed_over_in_the_event_loop(
 def test_a_pair_is_done_once_and_tells_who_waits_for_that() -> None:
     found: list[Tally] = []
     then: list[Pair] = []
-    for end in ("result", "other", "exception"):
+    wide: Columns = {**outcome()[0], "probabilities": np.zeros((1, 3), np.float32)}
+    for end in ("result", "other", "wide", "exception"):
         pair = Pair(found.append, {"age": np.array([20])}, outcome())
         pair.add_done_callback(then.append)
         assert not pair.done()
         if end == "exception":
             pair.set_exception(ModelError("no"))
         else:
-            pair.set_result(outcome() if end == "result" else ({}, 0.0, 0.5))
+            pair.set_result(({"result": outcome()[0], "other": {}, "wide": wide}[end], 0.0, 0.5))
         assert pair.done()
         assert then[-1] is pair
-    assert [one.agree for one in found] == [1, 0, 0]
-    assert [one.failed for one in found] == [0, 1, 1]
-    assert (found[0].stable_s, found[0].candidate_s) == (0.25, 0.25)
+    assert [one.agree for one in found] == [1, 0, 0, 0]
+    assert [one.failed for one in found] == [0, 1, 1, 1]
+    assert (found[0].stable_s, found[0].candidate_s) == (0.25, 0.5)
     Pair(found.append, {"age": np.array([20])}, outcome()).set_exception(ModelError("nobody waits"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -274,62 +273,3 @@ def sticky_split(make_split: Callable[..., Split], **options: Any) -> Split:
 
 def from_caller(name: str) -> dict[bytes, bytes]:
     return {b"x-user-id": name.encode()}
-
-
-def test_one_caller_with_very_many_requests_is_one_caller(make_split: Callable[..., Split]) -> None:
-    split = sticky_split(make_split)
-    for _ in range(1_000):
-        split.stable.count(200, 0.0)
-        split.candidate.count(500, 0.0, from_caller("ada"))
-    assert split.candidate.counts()[1] == 1
-    assert not split.tripped
-
-
-def test_each_caller_and_each_request_of_nobody_counts(make_split: Callable[..., Split]) -> None:
-    split = sticky_split(make_split)
-    for number in range(5):
-        split.stable.count(500, 0.0, from_caller(f"caller-{number}"))
-        split.stable.count(500, 0.0, {})
-        split.stable.count(500, 0.0)
-    assert split.stable.counts() == (15, 15)
-
-
-def test_without_a_sticky_header_every_request_counts(make_split: Callable[..., Split]) -> None:
-    split = make_split(weight=5_000)
-    for _ in range(5):
-        split.stable.count(500, 0.0, from_caller("ada"))
-    assert split.stable.counts() == (5, 5)
-
-
-def test_what_a_caller_sent_wrong_says_nothing_of_what_it_gets_next(make_split: Callable[..., Split]) -> None:
-    split = sticky_split(make_split)
-    for status, counts in ((422, (0, 0)), (499, (0, 0)), (200, (1, 0))):
-        split.stable.count(status, 0.0, from_caller("ada"))
-        assert split.stable.counts() == counts
-    split.stable.count(500, 0.0, from_caller("ada"))
-    assert split.stable.counts()[1] == 1
-
-
-def test_a_caller_counts_anew_after_a_minute(
-    make_split: Callable[..., Split], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1_000.0]
-    monkeypatch.setattr("cloche.serving.split.time", SimpleNamespace(monotonic=lambda: now[0]))
-    split = sticky_split(make_split)
-    for passed, bad in ((0, 1), (30, 1), (59, 1), (61, 2), (100, 2), (200, 3)):
-        now[0] = 1_000.0 + passed
-        split.stable.count(500, 0.0, from_caller("ada"))
-        assert split.stable.counts()[1] == bad
-
-
-def test_callers_who_ask_often_do_not_make_a_good_version_look_bad(make_split: Callable[..., Split]) -> None:
-    """Each has a bad answer now and then: one of 200 is within an objective of 2 %, whoever got it."""
-    chance = np.random.default_rng(5)
-    split = make_split(weight=BUCKETS, sticky=b"x-user-id", policy=Policy(objective=0.02))
-    for _ in range(200):
-        for caller in range(50):
-            status = 500 if chance.random() < 0.005 else 200
-            split.candidate.count(status, 0.0, from_caller(f"caller-{caller}"))
-    asked, bad = split.candidate.counts()
-    assert bad / asked <= 0.02
-    assert not split.tripped
