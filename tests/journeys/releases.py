@@ -25,8 +25,8 @@ FLOAT = onnx.TensorProto.FLOAT
 def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2, name: str = "toy") -> int:
     """Pack and register a version that answers `factor` times the sum of `x`; its number.
 
-    `kind` is good, "large" (good, and two megabytes), or "fails" or "nan" on a share of the rows that `Callers`
-    send. Its own examples have none of them, so that nothing is seen before it has callers.
+    `kind` is good, "large" (good, and two megabytes), "slow" (good, and some milliseconds a call), or "fails" or
+    "nan" on a share of the rows that `Callers` send. Its own examples have none of them, so that nothing is seen before it has callers.
     """
     limit = 1.0 - share
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["sum"])]
@@ -35,6 +35,15 @@ def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2,
         constants.append(numpy_helper.from_array(np.zeros(500_000, np.float32), "ballast"))
         nodes.append(helper.make_node("ReduceSum", ["ballast"], ["nothing"], keepdims=0))
         nodes.append(helper.make_node("Add", ["sum", "nothing"], ["value"]))
+    elif kind == "slow":  # good, and some milliseconds a call
+        constants.append(numpy_helper.from_array(np.zeros((700, 700), np.float32), "zeros"))
+        nodes += [
+            helper.make_node("ReduceSum", ["x"], ["all"], keepdims=0),
+            helper.make_node("Mul", ["zeros", "all"], ["square"]),
+            helper.make_node("MatMul", ["square", "square"], ["work"]),
+            helper.make_node("ReduceSum", ["work"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["sum", "nothing"], ["value"]),
+        ]
     elif kind == "good":
         nodes.append(helper.make_node("Identity", ["sum"], ["value"]))
     else:
