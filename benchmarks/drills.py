@@ -56,7 +56,7 @@ class Drill:
         self.deployments = Deployments(project.store)
 
     def send(self, reference: str, **options: str) -> int:
-        return deploy(self.project, reference, **options).rollout
+        return deploy(self.project, reference, **{"deployment": "toy", **options}).rollout
 
     def ended(self, rollout: int, seconds: float = 120.0) -> str:
         """How a rollout ended, once it has."""
