@@ -18,9 +18,9 @@ import msgspec
 from cloche.app.admin.wire import admin
 from cloche.app.describe import Machine, Shelf, alias_of, policy_of, strategy_of
 from cloche.app.desired import stamp, write_desired
+from cloche.app.proof import ProcessProof, ProofTask
 from cloche.app.refusals import check_code, check_device, check_memory
 from cloche.app.scale import Scaler
-from cloche.app.trial import ProcessProof, TrialTask
 from cloche.control.fleet import Fleet
 from cloche.control.rollouts import CLOCHE, Plan, Proof, Rollouts, begin
 from cloche.control.watch import Watch
@@ -174,7 +174,7 @@ class Controller:
         except ClocheError as error:
             return _Refused(error.message)
         trusted = tuple(sorted(self._shelf.trusted()))
-        task = TrialTask(version=version, trusted=trusted, timeout_s=machine.load_timeout_s)
+        task = ProofTask(version=version, trusted=trusted, timeout_s=machine.load_timeout_s)
         return ProcessProof(task, self._file.parent)
 
 

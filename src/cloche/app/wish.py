@@ -16,14 +16,7 @@ from cloche.app.describe import MACHINE_FILE, Machine, Shelf
 from cloche.app.desired import FILE, DeploymentConfig, Desired
 from cloche.app.features import outward
 from cloche.app.project import Project
-from cloche.app.refusals import (
-    HOSTS,
-    check_bind,
-    check_code,
-    check_device,
-    check_memory,
-    is_loopback,
-)
+from cloche.app.refusals import HOSTS, check_bind, check_code, check_device, check_memory, is_loopback
 from cloche.bundle.bundle import Bundle
 from cloche.control.adopt import live_slots
 from cloche.core.board import SLOTS, Board

@@ -200,35 +200,39 @@ class Rollouts:
         self, passage: Passage, row: DeploymentRow, stored: RolloutRow, fresh: Rollout, plan: Plan, seen: Seen
     ) -> None:
         who = stored.commander if stored.command is not None and stored.commander else CLOCHE
-        number, old = passage.row.id, passage.rollout
-        if fresh.phase is Phase.ABORTED:
+        if fresh.is_over:
+            self._keep(passage, fresh, stored)
+            self._end(passage, row.name, who, plan, seen)
+            return
+        self._move(passage, row, who, fresh, seen.now)
+        if fresh != passage.rollout or stored.command is not None or passage.ticked == seen.now:
+            self._keep(passage, fresh, stored)
+
+    def _end(self, passage: Passage, name: str, who: str, plan: Plan, seen: Seen) -> None:
+        rollout, number = passage.rollout, passage.row.id
+        if rollout.phase is Phase.SUCCEEDED:
+            why = f"{rollout.why}: {_arms(passage.row, passage.known.evidence)}"
+            self._deployments.promote(name, number, who, why, alias=plan.alias, warm_s=plan.warm_s)
+        elif rollout.phase is Phase.REPORTED:
+            why = f"{rollout.why}: {describe_trial(rollout.strategy, passage.known)}"
+            self._deployments.abort(name, number, CLOCHE, why, block=False, how="reported")
+        else:
             harmed = seen.tripped is not None or seen.assessment.verdict is Verdict.FAILED
             by_hand = seen.command is Command.ABORT
-            why = self._harm(passage) if fresh.why == seen.assessment.why else fresh.why
-            self._keep(passage, fresh, stored)
-            self._deployments.abort(
-                row.name, number, who if by_hand else CLOCHE, why, block=harmed and not by_hand
-            )
-        elif fresh.phase is Phase.REPORTED:
-            self._keep(passage, fresh, stored)
-            why = f"{fresh.why}: {describe_trial(fresh.strategy, passage.known)}"
-            self._deployments.abort(row.name, number, CLOCHE, why, block=False, how="reported")
-        elif fresh.phase is Phase.SUCCEEDED:
-            self._keep(passage, fresh, stored)
-            why = f"{fresh.why}: {_arms(passage.row, passage.known.evidence)}"
-            self._deployments.promote(row.name, number, who, why, alias=plan.alias, warm_s=plan.warm_s)
-        else:
-            share = weight(fresh, seen.now)
-            moved = fresh.phase is not old.phase or fresh.step != old.step
-            if row.candidate is not None and (share != row.weight or moved):
-                self._deployments.shift(row.name, number, share, who, _step(fresh) if moved else None)
-            if fresh.why.startswith("held") and not old.why.startswith("held"):
-                self._deployments.note(row.name, number, CLOCHE, "held", passage.row.candidate, fresh.why)
-            elif fresh.paused != old.paused:
-                action = "paused" if fresh.paused else "resumed"
-                self._deployments.note(row.name, number, who, action, passage.row.candidate, fresh.why)
-            if fresh != old or stored.command is not None or passage.ticked == seen.now:
-                self._keep(passage, fresh, stored)
+            why = self._harm(passage) if rollout.why == seen.assessment.why else rollout.why
+            self._deployments.abort(name, number, who if by_hand else CLOCHE, why, block=harmed and not by_hand)
+
+    def _move(self, passage: Passage, row: DeploymentRow, who: str, fresh: Rollout, now: float) -> None:
+        number, old, candidate = passage.row.id, passage.rollout, passage.row.candidate
+        share = weight(fresh, now)
+        moved = fresh.phase is not old.phase or fresh.step != old.step
+        if row.candidate is not None and (share != row.weight or moved):
+            self._deployments.shift(row.name, number, share, who, _step(fresh) if moved else None)
+        if fresh.why.startswith("held") and not old.why.startswith("held"):
+            self._deployments.note(row.name, number, CLOCHE, "held", candidate, fresh.why)
+        elif fresh.paused != old.paused:
+            action = "paused" if fresh.paused else "resumed"
+            self._deployments.note(row.name, number, who, action, candidate, fresh.why)
 
     def _keep(self, passage: Passage, fresh: Rollout, stored: RolloutRow) -> None:
         passage.rollout = fresh

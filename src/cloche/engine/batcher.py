@@ -152,8 +152,7 @@ class Batcher:
     ) -> None:
         self.engine = engine
         self.cost = cost
-        #: Batches that began before (a reading of the clock) say nothing of the model's cost: something else held
-        #: the interpreter meanwhile.
+        #: Batches that began before (by the clock) don't tell the model's cost: others held the interpreter.
         self.quiet_from = 0.0
         self._recorder = recorder
         self._batch_s = batch_s

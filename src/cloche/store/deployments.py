@@ -107,6 +107,7 @@ class Deployments:
         with self._store.change() as connection:
             change = {"asked": asked, "resolved": resolved}
             connection.execute(update(deployments).where(deployments.c.name == name).values(change))
+            self._audit(connection, self._store.who, "asked for", name, asked=asked, version=resolved)
 
     def touch(self) -> None:
         """Have every process look again."""

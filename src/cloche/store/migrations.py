@@ -97,6 +97,11 @@ def to_2(op: Operations) -> None:
         Column("why", Text, nullable=False),
         ForeignKeyConstraint(["model", "version"], ["cloche_versions.model", "cloche_versions.version"]),
     )
+    _shared(op)
+
+
+def _shared(op: Operations) -> None:
+    """What machines that share a store say, and what people did."""
     op.create_table(
         "cloche_leases",
         Column("name", String(63), primary_key=True),

@@ -1,6 +1,6 @@
-"""The first load of a version, in a process that is thrown away: `python -m cloche.app.trial FD`.
+"""The first load of a version, in a process that is thrown away: `python -m cloche.app.proof FD`.
 
-FD gives a TrialTask as JSON; what went wrong comes as one line on stdout, and nothing where all went well.
+FD gives a ProofTask as JSON; what went wrong comes as one line on stdout, and nothing where all went well.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _NICE = 10
 _MOST_WORDS = 2_000
 
 
-class TrialTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A TrialTask is a version to be loaded."""
+class ProofTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A ProofTask is a version to be loaded."""
 
     version: DeploymentConfig
     trusted: tuple[str, ...]
@@ -34,9 +34,9 @@ class TrialTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessProof:
-    """A ProcessProof is a trial that goes on in a process of its own; see `control.rollouts.Proof`."""
+    """A ProcessProof is a first load that goes on in a process of its own; see `control.rollouts.Proof`."""
 
-    def __init__(self, task: TrialTask, folder: Path) -> None:
+    def __init__(self, task: ProofTask, folder: Path) -> None:
         self._ends = time.monotonic() + task.timeout_s
         self._timeout_s = task.timeout_s
         self._ref = task.version.ref
@@ -44,7 +44,7 @@ class ProcessProof:
         descriptor = pass_json(msgspec.to_builtins(task), folder)
         try:
             self._process = subprocess.Popen(
-                [*python_command("cloche.app.trial"), str(descriptor)],
+                [*python_command("cloche.app.proof"), str(descriptor)],
                 stdin=subprocess.DEVNULL, stdout=self._words, pass_fds=(descriptor,),
             )  # fmt: skip
         finally:
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     os.nice(_NICE)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a model prints is no answer of ours
-    task = msgspec.convert(read_json(int(arguments[0])), TrialTask)
+    task = msgspec.convert(read_json(int(arguments[0])), ProofTask)
     try:
         load(task.version, task.trusted, task.timeout_s).runtime.close()
     except ClocheError as error:
