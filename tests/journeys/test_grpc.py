@@ -85,8 +85,8 @@ _MOMENT_S = 0.05
 class Callers:
     """Callers ask over one connection each until they are told to stop; UNAVAILABLE is tried once more.
 
-    What HTTP/2 says was not taken, gRPC's client sends again by itself. Half a millisecond after a connection broke
-    it may still use that very one, so who tries again waits a moment, as gRPC's own policies of retrying do.
+    What HTTP/2 says was not taken, gRPC's client sends again by itself. Half a millisecond after a connection
+    broke it may still use that very one, so who tries again waits a moment, as gRPC's own policies do.
     """
 
     def __init__(self, target: str, threads: int = 4, credentials: grpc.ChannelCredentials | None = None) -> None:
