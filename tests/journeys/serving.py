@@ -83,6 +83,8 @@ class Serving:
         self.process = process
         self.log = log
         self.url = url
+        #: Load generators that a test which failed may have left behind.
+        self.loads: list[subprocess.Popen[bytes]] = []
 
     def ask(
         self,
@@ -153,6 +155,9 @@ class Serving:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
+        for load in self.loads:
+            load.kill()
+            load.communicate()
 
 
 @contextlib.contextmanager
@@ -218,6 +223,7 @@ class Load:
             [sys.executable, str(LOAD), "--url", serving.url + path, "--body", str(file), *options],
             stdout=subprocess.PIPE,
         )
+        serving.loads.append(self._process)
 
     def result(self) -> dict[str, Any]:
         out, _ = self._process.communicate(timeout=120)

@@ -26,6 +26,8 @@ INLINE_S = 0.001
 MOST_WAITING = 10_000
 #: The deadline of a deployment, in batches of the longest kind.
 _BATCHES_IN_DEADLINE = 4
+#: What no batch has confirmed for so long may be wrong.
+_STALE_S = 10.0
 #: Of the time that is left to a batch so much is planned with; the rest is for what takes longer than usual.
 _USED = 0.9
 #: The outcome of one request: its outputs, its seconds in the queue, the seconds of the batch it ran in.
@@ -158,6 +160,7 @@ class Batcher:
         self._batch_s = batch_s
         self._hopeless_s = _BATCHES_IN_DEADLINE * batch_s
         self._clock = clock
+        self._measured_at = clock()
         self._waiting: deque[Waiting] = deque()
         self._rows_waiting = 0
         self._in_flight: dict[bytes, Waiting] = {}
@@ -221,7 +224,7 @@ class Batcher:
         spare_s = (waiting.deadline - now) / _BATCHES_IN_DEADLINE if self._waiting else 0.0
         if done + spare_s <= waiting.deadline and len(self._waiting) < MOST_WAITING:
             return
-        if self._is_probe():
+        if self._is_probe(waiting.prepared.rows, now):
             waiting.is_probe = True
             return
         self._recorder.shed("overload")
@@ -236,13 +239,16 @@ class Batcher:
         batches = work_s / room_s if room_s > self.cost.per_row_s else len(self._waiting)
         return fixed_s * max(1.0, batches) + work_s
 
-    def _is_probe(self) -> bool:
-        """Whether to run a request although it seems hopeless.
+    def _is_probe(self, rows: int, now: float) -> bool:
+        """Whether to run a request although it seems hopeless, as only a measurement can mend a wrong line.
 
-        When even one row seems to take longer than any deadline and nothing runs, the line may be wrong (a
-        machine that stood still for a while), and only a measurement can mend it.
+        The line may be wrong (a machine that stood still for a while) when even one row seems to take longer than
+        any deadline, or when so many rows do and no batch was measured lately. It is tried while nothing runs.
         """
-        return not self._waiting and not self._thread_is_busy and self.cost.seconds(1) > self._hopeless_s
+        if self._waiting or self._thread_is_busy:
+            return False
+        seems_s = self.cost.seconds(rows if now - self._measured_at > _STALE_S else 1)
+        return seems_s > self._hopeless_s
 
     def _time(self, waiting: Waiting, now: float) -> None:
         if not waiting.is_timed:
@@ -358,6 +364,7 @@ class Batcher:
         if batch[0].is_probe:
             self.cost.forget()
         self.cost.observe(rows, seconds)
+        self._measured_at = started + seconds
 
     def _settle(self, waiting: Waiting, outcome: Answer | ClocheError) -> None:
         key = waiting.prepared.key

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cloche.core.board import Board, Head, Role, Slot, State
 
-#: Connections above the fair share that are let be: a few more cost less than closing them.
+#: Connections above the fair share that are let be where nobody has less than half of it.
 _SLACK = 4
 
 
@@ -45,8 +45,11 @@ class WorkerState:
         if len(ready) < 2:
             self.excess = 0
             return
-        fair = math.ceil(sum(board.head(number, Head.CONNECTIONS) for number in ready) / len(ready))
-        self.excess = max(0, connections - fair) if connections - fair > max(_SLACK, fair // 10) else 0
+        counts = [board.head(number, Head.CONNECTIONS) for number in ready]
+        fair = math.ceil(sum(counts) / len(ready))
+        excess = max(0, connections - fair)
+        # callers come back to any worker by chance: small differences would be closed for nothing
+        self.excess = excess if excess > max(_SLACK, fair // 10) or min(counts) < fair // 2 else 0
 
 
 def others_serve(board: Board) -> bool:

@@ -451,6 +451,22 @@ def test_a_model_that_once_stood_still_is_tried_again() -> None:
     asyncio.run(scenario())
 
 
+def test_many_rows_that_seem_hopeless_are_tried_again_when_nothing_was_measured_for_long() -> None:
+    async def scenario() -> None:
+        world = World(Recording(), QUICK)
+        for _ in range(200):
+            world.cost.observe(1000, 5.0)  # all that was asked, while the machine stood still
+        many = [float(number) for number in range(1000)]
+        with pytest.raises(BusyError):
+            world.ask(*many, within=1.0)
+        world.batcher._measured_at -= 11.0
+        assert len(await value(world.ask(*many, within=1.0))) == 1000
+        assert len(await value(world.ask(*many, within=1.0))) == 1000, "the line is mended"
+        world.batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_short_deadline_of_the_callers_is_no_reason_to_try() -> None:
     async def scenario() -> None:
         world = World(Recording(), (0.3, 0.0))

@@ -150,7 +150,7 @@ class Door:
             signature, self.runtime, ref=f"fraud-model:{version}", digest="d", on_invalid=on_invalid, cache=cache
         )
         self.counters = DeploymentCounters(self.slot, deployment, str(version))
-        self.batcher = Batcher(self.engine, self.counters, cost or CostLine(1e-6, 1e-7), batch_s=deadline_s / 4)
+        self.batcher = Batcher(self.engine, self.counters, cost or CostLine(1e-4, 1e-6), batch_s=deadline_s / 4)
         self.live = Live(
             deployment=deployment, model="fraud-model", version=version, signature=signature, platform="onnx",
             description="A model", examples=examples, is_ready=self.state.answers, neighbours=neighbours,

@@ -60,6 +60,15 @@ def test_a_few_more_are_let_be(board: Board) -> None:
     assert state.excess == 0
 
 
+def test_none_is_left_with_less_than_half_of_its_share(board: Board) -> None:
+    slot = worker(board, 1, 0)
+    worker(board, 2, 14)
+    worker(board, 3, 2)
+    state = WorkerState()
+    state.share(board, slot, 14)
+    assert state.excess == 4
+
+
 def test_a_worker_alone_keeps_all(board: Board) -> None:
     slot = worker(board, 1, 0)
     dead = worker(board, 2, 0)
