@@ -149,6 +149,21 @@ def test_what_the_file_says_now_is_applied_without_a_restart(folder: Path) -> No
     assert not callers.failed()
 
 
+def test_nothing_is_applied_unless_all_of_it_can_be(folder: Path) -> None:
+    release(folder, "good", 3.0)
+    config = folder / "cloche.toml"
+    both = CONFIG.replace("toy@champion", "toy:1") + '[online.zoo]\nmodel = "toy:1"\n'
+    config.write_text(both)
+    with up(folder):
+        cloche(folder, "deploy", "toy:2", "--deployment", "zoo")
+        config.write_text(both.replace("toy:1", "toy:2"))
+        for options in ((), ("--dry-run",)):
+            refused = cloche(folder, "apply", *options, check=False)
+            assert refused.returncode == 5
+            assert "zoo is on its way to toy:2" in refused.stderr
+        assert [row["action"] for row in history(folder, cloche)] == ["started"]
+
+
 def lives(serving: Serving, name: str) -> str:
     return serving.ask(f"/predict/{name}", {"x": [0.1, 0.2]}).headers["cloche-model"]
 

@@ -36,7 +36,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(project: Project, runtime: Path) -> tuple[list[Change], Machine, list[Chosen]]:
-    """What would change, and what the machine would be then. Raises as `cloche up` does."""
+    """What would change, and what the machine would be then.
+
+    Raises as `cloche up` does, and for each version that would be sent out as `Deployments.begin` does, or
+    RefusedError CL-E414 where it breaks who calls: nothing is begun unless all can be.
+    """
     check_served(project)
     running = msgspec.json.decode((runtime / MACHINE_FILE).read_bytes(), type=Machine)
     chosen = choose_all(project)
@@ -45,16 +49,21 @@ def plan(project: Project, runtime: Path) -> tuple[list[Change], Machine, list[C
         check_device(one.bundle, one.online.device)
         one.bundle.verify()
     machine = msgspec.structs.replace(running, online=tuple(one.online for one in chosen))
-    rows = {row.name: row for row in Deployments(project.store).list()}
+    deployments = Deployments(project.store)
+    rows = {row.name: row for row in deployments.list()}
     changes = [*_gone(running, machine), *_restart(project, running)]
     held = {one.name: one for one in running.online}
     for one in chosen:
-        changes += _of_one(one, held.get(one.online.name), rows.get(one.online.name))
+        row = rows.get(one.online.name)
+        changes += _of_one(one, held.get(one.online.name), row)
+        if row is not None and _sends_out(one, row):
+            _check_breaks(project, one, row)
+            deployments.check(row.name, one.version.version)
     return changes, machine, chosen
 
 
 def carry_out(project: Project, runtime: Path, machine: Machine, chosen: Sequence[Chosen]) -> list[int]:
-    """Take it over; the numbers of the rollouts that were begun. Raises RefusedError CL-E413 and CL-E414."""
+    """Take it over; the numbers of the rollouts that were begun. Raises as `Deployments.begin`."""
     deployments = Deployments(project.store)
     rows = {row.name: row for row in deployments.list()}
     begun = []
@@ -63,8 +72,7 @@ def carry_out(project: Project, runtime: Path, machine: Machine, chosen: Sequenc
         if row is None or row.model != one.version.model:
             deployments.start(one.online.name, one.version.model, one.asked, version, project.store.who)
         elif (row.asked, row.resolved) != (one.asked, version):
-            if version != row.stable:
-                _check_breaks(project, one, row)
+            if _sends_out(one, row):
                 strategy = strategy_of(one.online)
                 why = f"{one.asked} is asked for now"
                 begun.append(
@@ -91,7 +99,7 @@ def _of_one(one: Chosen, held: Online | None, row: DeploymentRow | None) -> Iter
     if row.model != one.version.model:
         before = f"{row.model}:{row.stable}"
         yield Change(deployment=name, what="model", before=before, after=version, how="at once")
-    elif (row.asked, row.resolved) != (one.asked, one.version.version) and one.version.version != row.stable:
+    elif _sends_out(one, row):
         steps = " → ".join(f"{step.weight / 100:g} %" for step in strategy_of(one.online).steps)
         before = f"{row.model}:{row.stable}"
         yield Change(deployment=name, what="model", before=before, after=version, how=f"by steps: {steps}")
@@ -100,6 +108,13 @@ def _of_one(one: Chosen, held: Online | None, row: DeploymentRow | None) -> Iter
         was, now = old.get(key), new.get(key)
         if was != now:
             yield Change(deployment=name, what=key, before=_told(was), after=_told(now), how="at once")
+
+
+def _sends_out(one: Chosen, row: DeploymentRow) -> bool:
+    """Whether another version is asked for than the deployment was asked for, and serves."""
+    version = one.version.version
+    is_asked = row.model == one.version.model and (row.asked, row.resolved) != (one.asked, version)
+    return is_asked and version != row.stable
 
 
 def _gone(running: Machine, machine: Machine) -> Iterator[Change]:

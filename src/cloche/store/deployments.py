@@ -122,19 +122,7 @@ class Deployments:
         """
         with self._store.change() as connection:
             held = _require(connection, name)
-            if held.rollout is not None:
-                raise ConflictError(
-                    f"{name} is on its way to {held.model}:{_goal(connection, held.rollout)}",
-                    code="CL-E505",
-                    hint=f"wait for it, or first: cloche abort {name}",
-                )
-            if held.stable == candidate:
-                raise ConflictError(
-                    f"{held.model}:{candidate} has all traffic of {name} already",
-                    code="CL-E505",
-                    hint=f"cloche status {name}",
-                )
-            _check_blocked(connection, held.model, candidate)
+            _check_begin(connection, held, candidate)
             values = {
                 "deployment": name,
                 "model": held.model,
@@ -152,6 +140,11 @@ class Deployments:
             told = {"model": held.model, "version": candidate, "rollout": number}
             self._audit(connection, who, "deployed", name, **told)
             return number
+
+    def check(self, name: str, candidate: int) -> None:
+        """Nothing where a rollout could begin; raises as `begin` else."""
+        with self._store.read() as connection:
+            _check_begin(connection, _require(connection, name), candidate)
 
     def follow(self, name: str, resolved: int) -> None:
         """What was asked for means this version now."""
@@ -346,6 +339,22 @@ class Deployments:
 
 #: A deployment without a rollout, and without a version that is kept warm.
 _ALONE: dict[str, Any] = {"candidate": None, "weight": 0, "rollout": None, "previous": None, "warm_until": None}
+
+
+def _check_begin(connection: Connection, held: DeploymentRow, candidate: int) -> None:
+    if held.rollout is not None:
+        raise ConflictError(
+            f"{held.name} is on its way to {held.model}:{_goal(connection, held.rollout)}",
+            code="CL-E505",
+            hint=f"wait for it, or first: cloche abort {held.name}",
+        )
+    if held.stable == candidate:
+        raise ConflictError(
+            f"{held.model}:{candidate} has all traffic of {held.name} already",
+            code="CL-E505",
+            hint=f"cloche status {held.name}",
+        )
+    _check_blocked(connection, held.model, candidate)
 
 
 def _check_blocked(connection: Connection, model: str, version: int) -> None:
