@@ -102,8 +102,8 @@ def test_the_load_brings_workers_at_once_and_none_beyond_the_cores(shop: Path, c
     with up(shop) as serving:
         assert "1 to 8, by the load" in serving.log.read_text()
         assert workers(serving) == 1
-        load = Load(serving, "/predict/churn", customer, "--connections", "16", "--duration", "8")
-        until(lambda: workers(serving) == cores, "a worker a core", 8.0)
+        load = Load(serving, "/predict/churn", customer, "--connections", "16", "--duration", "12")
+        until(lambda: workers(serving) == cores, "a worker a core", 11.0)
         assert lost(load.result()) == 0
         assert workers(serving) == cores
         scaled = [line for line in serving.log.read_text().splitlines() if '"action":"scaled"' in line]
