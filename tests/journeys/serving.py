@@ -155,9 +155,6 @@ class Serving:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
-        for load in self.loads:
-            load.kill()
-            load.communicate()
 
 
 @contextlib.contextmanager
@@ -175,6 +172,11 @@ def up(
         until(serving.is_ready, "readyz")
         yield serving
         serving.stop()
+    except BaseException:
+        for load in serving.loads:
+            load.kill()
+            load.communicate()
+        raise
     finally:
         serving.kill_all()
 

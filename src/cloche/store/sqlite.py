@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,7 +57,8 @@ def make_engine(url: URL) -> Engine:
     def on_connect(connection: Any, _record: object) -> None:
         # Python's sqlite3 would open transactions by itself, late and without the lock.
         connection.isolation_level = None
-        for pragma in (f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON"):
+        _set_journal(connection, journal, module)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
 
     @event.listens_for(engine, "begin")
@@ -66,6 +68,20 @@ def make_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _set_journal(connection: Any, journal: str, module: ModuleType) -> None:
+    """Of processes that open a new file at once SQLite refuses some, without the wait that they asked for."""
+    ends = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode={journal}").fetchall()
+        except module.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _make_folder(folder: Path) -> None:
