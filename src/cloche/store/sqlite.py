@@ -19,6 +19,7 @@ except ImportError:  # there is no wheel for this machine
 
 _BUSY_S = 15.0
 _CONNECTIONS = 8
+_SPARE_PAGES = 256
 
 
 def has_wal_fix(version: tuple[int, ...]) -> bool:
@@ -35,9 +36,15 @@ def choose_module() -> tuple[ModuleType, str]:
     return sqlite3, "TRUNCATE"
 
 
-def make_engine(url: URL) -> Engine:
-    """An engine on a file, whose folder is made (0700) when it is missing, or in memory without one."""
+def make_engine(url: URL, *, bulk: bool = False) -> Engine:
+    """An engine on a file, whose folder is made (0700) when it is missing, or in memory without one.
+
+    For what is written in `bulk` no disk is waited for, and the file shrinks again (see `shrink`).
+    """
     module, journal = choose_module()
+    pragmas = [f"journal_mode={journal}", f"synchronous={'NORMAL' if bulk else 'FULL'}", "foreign_keys=ON"]
+    if bulk:
+        pragmas.insert(0, "auto_vacuum=INCREMENTAL")  # first: it holds for a file that has no page yet
     in_memory = url.database in (None, "", ":memory:")
     if not in_memory:
         _make_folder(Path(str(url.database)).parent)
@@ -56,7 +63,7 @@ def make_engine(url: URL) -> Engine:
     def on_connect(connection: Any, _record: object) -> None:
         # Python's sqlite3 would open transactions by itself, late and without the lock.
         connection.isolation_level = None
-        for pragma in (f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").fetchall()
 
     @event.listens_for(engine, "begin")
@@ -66,6 +73,15 @@ def make_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def shrink(connection: Connection) -> None:
+    """Give pages that are free back to the disk, a few at a time and not those that are used again at once."""
+    if connection.dialect.name == "sqlite":
+        free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+        if free > _SPARE_PAGES:
+            pages = min(free - _SPARE_PAGES, _SPARE_PAGES)
+            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").fetchall()
 
 
 def _make_folder(folder: Path) -> None:
