@@ -24,7 +24,7 @@ def stats(
     elsewhere: Elsewhere | None = None,
     terminal: _Terminal,
 ) -> None:
-    """Show requests, errors and times of the last hours or days, by minute, hour or day; whether served now or not.
+    """Show requests, errors and times of the last hours or days, by minute, hour or day; served now or not.
 
     Errors are answers of 500 and above; what callers did wrong is counted as requests. The lines of "all" are over
     all of the time.

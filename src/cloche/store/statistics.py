@@ -76,7 +76,7 @@ class Statistics:
         with self._watch.note() as connection:
             now = database_now(self._watch, connection)
             oldest = connection.execute(select(table.step, func.min(table.start)).group_by(table.step))
-            fold = due(dict(oldest.tuples()), now)
+            fold = due(dict(oldest.tuples().all()), now)
             if fold is None:
                 return None
             these = (table.step == fold.step) & (table.start >= fold.start) & (table.start < fold.end)
