@@ -1,8 +1,8 @@
 """What the statistics take: a day of one deployment at 100 requests a second, with 50 columns of drift counts.
 
-`python benchmarks/watch.py` writes a simulated day through the code that the controller runs, after 400 days of which
-only hours and days are left, and prints what the file holds then and what a second costs. But for the last half hour
-the controller looks once a minute, which leaves the same minutes behind in a sixtieth of the time.
+`python benchmarks/watch.py` writes a simulated day through the code that the controller runs, after 400 days of
+which only hours and days are left, and prints what the file holds then and what a second costs. But for the last
+half hour the controller looks once a minute, which leaves the same minutes behind in a sixtieth of the time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Machine:
             for code in ("200", "422", "503")
         ]
         self._bins = [
-            [self._series(name="cloche_drift", column=f"column_{one}", bin=str(bin_), **of) for bin_ in range(BINS)]
+            [
+                self._series(name="cloche_drift", column=f"column_{one}", bin=str(bin_), **of)
+                for bin_ in range(BINS)
+            ]
             for one in range(COLUMNS)
         ]
 

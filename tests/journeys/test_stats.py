@@ -58,7 +58,17 @@ def test_what_was_answered_is_shown_and_stays_when_nothing_is_served(project: Pa
     assert (total["errors"], total["refused"], sum(total["reasons"].values())) == (0, 3, 3)
     assert 0 < total["p50_ms"] <= total["p95_ms"] <= total["p99_ms"]
     lines = cloche(project, "stats").stdout.splitlines()
-    assert lines[0].split() == ["TIME", "DEPLOYMENT", "VERSION", "REQUESTS", "REQ/S", "ERRORS", "P50", "P95", "P99"]
+    assert lines[0].split() == [
+        "TIME",
+        "DEPLOYMENT",
+        "VERSION",
+        "REQUESTS",
+        "REQ/S",
+        "ERRORS",
+        "P50",
+        "P95",
+        "P99",
+    ]
     assert lines[-1].split()[:4] == ["all", "toy", "1", "45"]
 
 

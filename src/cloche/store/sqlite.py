@@ -20,6 +20,7 @@ except ImportError:  # there is no wheel for this machine
 _BUSY_S = 15.0
 _CONNECTIONS = 8
 _SPARE_PAGES = 256
+_FREED_PAGES = 128
 
 
 def has_wal_fix(version: tuple[int, ...]) -> bool:
@@ -77,11 +78,12 @@ def make_engine(url: URL, *, bulk: bool = False) -> Engine:
 
 def shrink(connection: Connection) -> None:
     """Give pages that are free back to the disk, a few at a time and not those that are used again at once."""
-    if connection.dialect.name == "sqlite":
-        free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
-        if free > _SPARE_PAGES:
-            pages = min(free - _SPARE_PAGES, _SPARE_PAGES)
-            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").fetchall()
+    if connection.dialect.name != "sqlite":
+        return
+    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+    for _ in range(min(free - _SPARE_PAGES, _FREED_PAGES)):
+        # one by one: a statement that has no columns is stepped only once by Python's module
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
 
 
 def _make_folder(folder: Path) -> None:

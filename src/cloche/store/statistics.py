@@ -75,8 +75,10 @@ class Statistics:
         table = statistics.c
         with self._watch.note() as connection:
             now = database_now(self._watch, connection)
-            oldest = connection.execute(select(table.step, func.min(table.start)).group_by(table.step))
-            fold = due(dict(oldest.tuples().all()), now)
+            oldest = connection.execute(
+                select(table.step, func.min(table.start).label("start")).group_by(table.step)
+            )
+            fold = due({row.step: row.start for row in oldest}, now)
             if fold is None:
                 return None
             these = (table.step == fold.step) & (table.start >= fold.start) & (table.start < fold.end)
@@ -86,8 +88,8 @@ class Statistics:
                 by_machine[machine].append(increases)
             connection.execute(delete(statistics).where(these))
             if fold.into is None:
-                # on the day when they were there last they counted for the last time
-                connection.execute(delete(series).where(series.c.used < fold.start))
+                # on the last day when they were there they counted for the last time
+                connection.execute(delete(series).where(series.c.used < fold.end))
             else:
                 for machine, many in by_machine.items():
                     _add(connection, fold.into, fold.start, machine, merge(map(unpack, many)))
