@@ -11,6 +11,7 @@ from cloche.app.deploy import deploy, order, roll_back
 from cloche.app.models import move_alias, version_body
 from cloche.app.project import Project
 from cloche.app.standing import look
+from cloche.app.stats import stats
 from cloche.core.errors import ConfigError
 from cloche.core.reference import parse_reference
 from cloche.core.shape import body, bounded, moment
@@ -39,6 +40,10 @@ class Acts:
             self._deployments.get(name)
         events = list_events(self.project.store, name, most=bounded(limit))
         return body("EventList", items=[{**msgspec.to_builtins(one), "time": moment(one.time)} for one in events])
+
+    def stats(self, name: str | None = None, last: str = "1h") -> Answer:
+        """What was answered in the last hours or days, by time."""
+        return stats(self.project, name, last)
 
     def deploy(
         self,

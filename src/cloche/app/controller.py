@@ -1,7 +1,8 @@
 """The controller, wired: `python -m cloche.app.controller FD` is what the supervisor starts.
 
 It hands what the store says to the workers of this machine, takes rollouts from stable to candidate, and says how
-many workers there are to be. Where `[serve] admin` says so, the admin API runs beside that in a thread of its own.
+many workers there are to be. In threads of their own run beside that: what carries the board's counts to the
+statistics, and the admin API where `[serve] admin` says so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cloche.app.desired import stamp, write_desired
 from cloche.app.proof import ProcessProof, ProofTask
 from cloche.app.refusals import check_code, check_device, check_memory
 from cloche.app.scale import Scaler
+from cloche.control.carrier import Carrier
 from cloche.control.fleet import Fleet
 from cloche.control.rollouts import CLOCHE, Plan, Proof, Rollouts, begin
 from cloche.control.watch import Watch
@@ -65,14 +67,22 @@ class _Refused:
 class Controller:
     """A Controller makes what is served match what the store says; `turn` is one look."""
 
-    def __init__(self, config: ControllerConfig, machine: Machine, store: Store, member: Member) -> None:
+    def __init__(
+        self,
+        config: ControllerConfig,
+        machine: Machine,
+        store: Store,
+        member: Member,
+        lease: Lease | None,
+        carrier: Carrier,
+    ) -> None:
         self._store = store
         self._machine_file = Path(config.machine)
         self._file = Path(config.desired)
         self._read = stamp(self._machine_file)
         self._take(machine)
-        # who shares a database may not be alone
-        self._lease = Lease(store, machine.id) if store.is_shared else None
+        self._lease = lease
+        self._carrier = carrier
         watch = Watch(member.board, self._file.parent)
         machines = Machines(store, machine.id) if store.is_shared else None
         self._fleet = Fleet(watch, machine.id, machines)
@@ -128,6 +138,7 @@ class Controller:
             if leads and not self._leads:
                 _log.info("this machine's controller leads", extra={"action": "leads"})
             self._leads, self._asked = leads, time.monotonic()
+            self._carrier.leads = leads
         return self._leads
 
     def _follow_aliases(self) -> None:
@@ -190,11 +201,16 @@ def main() -> None:
     try:
         config = msgspec.convert(member.config, ControllerConfig)
         machine = read_machine(Path(config.machine))
-        with admin(config.admin, member.sockets, member.drain), Store(machine.database) as store:
-            controller = Controller(config, machine, store, member)
-            member.ready()
-            _run(controller, stop)
-            controller.close()
+        with Store(machine.database) as store:
+            # who shares a database may not be alone
+            lease = Lease(store, machine.id) if store.is_shared else None
+            with Carrier(member.board.path, machine.database, machine.id, lease) as carrier:
+                with admin(config.admin, member.sockets, member.drain):
+                    controller = Controller(config, machine, store, member, lease, carrier)
+                    member.ready()
+                    _run(controller, stop)
+                    controller.close()
+                carrier.outlast(member.board)
     except ClocheError as error:
         sys.exit(member.fail(error))
     logs.stop()

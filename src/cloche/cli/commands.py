@@ -51,6 +51,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Say what happened to deployments: who, what, when and why.",
         "cloche history fraud",
     ),
+    "stats": (
+        "cloche.cli.stats:stats",
+        "Show requests, errors and times of the last hours or days.",
+        "cloche stats fraud --last 24h",
+    ),
     "scale": (
         "cloche.cli.scale:scale",
         "Have so many workers, whatever cloche.toml says.",

@@ -50,6 +50,9 @@ class Admin:
     def history(self, name: str | None = None, limit: int = 50) -> Answer:
         return self._get("/history", {"limit": str(limit)} | ({} if name is None else {"deployment": name}))
 
+    def stats(self, name: str | None = None, last: str = "1h") -> Answer:
+        return self._get("/stats", {"last": last} | ({} if name is None else {"deployment": name}))
+
     def deploy(
         self,
         reference: str,

@@ -23,7 +23,7 @@ from cloche.control.crew import Crew, StartFailedError
 from cloche.control.listeners import address, bind
 from cloche.control.log import STDOUT, Log, emit
 from cloche.control.wish import Wish
-from cloche.core.board import SLOTS, Board, Head, Role, State
+from cloche.core.board import SLOTS, Board, Head, Role, State, set_aside
 from cloche.core.errors import ClocheError, RefusedError
 from cloche.core.member import read_json
 from cloche.core.platform import process_start
@@ -161,11 +161,11 @@ def _listen(wish: Wish, adopted: dict[str, list[socket.socket]]) -> dict[str, li
 def _open_board(path: Path) -> Board:
     """The board of the processes that live, a fresh one where none does."""
     try:
-        board = Board(path)
-        if live_slots(board):
-            return board
-        path.unlink()
-        board.labels_path.unlink(missing_ok=True)
+        if path.exists():
+            board = Board(path)
+            if live_slots(board):
+                return board
+            set_aside(path)
         return Board(path)
     except OSError as error:
         raise RefusedError(

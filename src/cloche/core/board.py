@@ -3,7 +3,8 @@
 The file is a row of fixed slots, one a process, each with one writer, holding int64 numbers and nothing else:
 a head (see `Head`) and up to 4,096 series, each the 64-bit hash of its labels and a number. The labels of a
 hash stand in an append-only file beside it. A dead process's slot keeps its counters: the next process that
-takes the slot resets the head only and counts on, so that no sum goes backwards.
+takes the slot resets the head only and counts on, so that no sum goes backwards. The last number of the file says
+when it was made, and so tells it from every other board.
 
 An aligned int64 is written by one store on the processors we run on, so a reader never sees half a number.
 """
@@ -26,6 +27,7 @@ SERIES = 4096
 _HEAD = 32
 _SLOT = _HEAD + 2 * SERIES
 _BYTES = 8
+_MADE = SLOTS * _SLOT
 #: Deaths of processes by the hash of the version that they ran or loaded.
 BLAMED = "cloche_blamed_deaths_total"
 #: Processes whose heartbeat is older than this are not counted as live.
@@ -75,17 +77,25 @@ class Board:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.labels_path = path.with_suffix(".labels")
-        size = SLOTS * _SLOT * _BYTES
+        size = (SLOTS * _SLOT + 1) * _BYTES
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < size:
+            is_new = os.fstat(descriptor).st_size < size
+            if is_new:
                 _allocate(descriptor, size)
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
         self.cells = memoryview(self._map).cast("q")
+        if is_new:
+            self.cells[_MADE] = time.time_ns()
         self._labels: dict[int, dict[str, str]] = {}
         self._labels_read = 0
+
+    @property
+    def made(self) -> int:
+        """What tells this board from the ones before and after it."""
+        return self.cells[_MADE]
 
     def head(self, slot: int, item: Head) -> int:
         return self.cells[slot * _SLOT + item]
@@ -138,13 +148,17 @@ class Board:
 
     def labelled(self) -> Iterator[tuple[dict[str, str], int]]:
         """Each series with its labels (`name` among them) and its sum."""
+        return ((labels, value) for _, labels, value in self.described())
+
+    def described(self) -> Iterator[tuple[int, dict[str, str], int]]:
+        """Each series with its hash, its labels and its sum."""
         sums = self.sums()
         if any(series not in self._labels for series in sums):
             self._read_labels()
         for series, value in sums.items():
             labels = self._labels.get(series)
             if labels is not None:
-                yield labels, value
+                yield series, labels, value
 
     def _read_labels(self) -> None:
         if not self.labels_path.exists():
@@ -232,6 +246,29 @@ class Slot:
             return False
         finally:
             os.close(descriptor)
+
+
+def board_before(path: Path) -> Path:
+    """Where the board lies that this one followed, until what was counted there is carried to the store."""
+    return path.with_name(f"{path.name}-before")
+
+
+def set_aside(path: Path) -> None:
+    """Make room for a new board; one that nobody has carried since is kept, and this one is not."""
+    before = board_before(path)
+    if before.exists():
+        discard(path)
+        return
+    # labels first: a board that is there has them
+    with contextlib.suppress(FileNotFoundError):
+        path.with_suffix(".labels").rename(before.with_suffix(".labels"))
+    path.rename(before)
+
+
+def discard(path: Path) -> None:
+    """Remove a board that nobody counts on any more."""
+    path.unlink()
+    path.with_suffix(".labels").unlink(missing_ok=True)
 
 
 def _allocate(descriptor: int, size: int) -> None:

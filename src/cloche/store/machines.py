@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from cloche.core.errors import ConflictError
-from cloche.store.database import Store
+from cloche.store.database import Database, Store
 from cloche.store.tables import leases, machines
 
 LEASE_S = 10.0
@@ -105,7 +105,7 @@ class Machines:
             return {row.id: msgspec.convert(row.report, MachineReport) for row in connection.execute(wanted)}
 
 
-def database_now(store: Store, connection: Connection) -> float:
+def database_now(store: Database, connection: Connection) -> float:
     """Seconds since 1970 by the clock that all machines of a store share."""
     if connection.dialect.name == "postgresql":
         return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())

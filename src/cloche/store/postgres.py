@@ -15,16 +15,20 @@ _WAIT = "-c lock_timeout=15s -c idle_in_transaction_session_timeout=60s"
 _SCHEMA_LOCK = int.from_bytes(b"cloche", "big")
 
 
-def make_engine(url: URL) -> Engine:
-    """An engine that checks a connection before it is used, so that a restart of the server is survived."""
+def make_engine(url: URL, *, bulk: bool = False) -> Engine:
+    """An engine that checks a connection before it is used, so that a restart of the server is survived.
+
+    For what is written in `bulk` no disk is waited for.
+    """
     if find_spec("psycopg") is None:
         raise MissingExtraError("PostgreSQL needs psycopg", code="CL-E701", hint='pip install "cloche[postgres]"')
+    options = f"{_WAIT} -c synchronous_commit=off" if bulk else _WAIT
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=4,
         max_overflow=4,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": _CONNECT_S, "options": _WAIT, "application_name": "cloche"},
+        connect_args={"connect_timeout": _CONNECT_S, "options": options, "application_name": "cloche"},
     )
 
 

@@ -20,6 +20,8 @@ except ImportError:  # there is no wheel for this machine
 
 _BUSY_S = 15.0
 _CONNECTIONS = 8
+_SPARE_PAGES = 256
+_FREED_PAGES = 128
 
 
 def has_wal_fix(version: tuple[int, ...]) -> bool:
@@ -36,9 +38,15 @@ def choose_module() -> tuple[ModuleType, str]:
     return sqlite3, "TRUNCATE"
 
 
-def make_engine(url: URL) -> Engine:
-    """An engine on a file, whose folder is made (0700) when it is missing, or in memory without one."""
+def make_engine(url: URL, *, bulk: bool = False) -> Engine:
+    """An engine on a file, whose folder is made (0700) when it is missing, or in memory without one.
+
+    For what is written in `bulk` no disk is waited for, and the file shrinks again (see `shrink`).
+    """
     module, journal = choose_module()
+    pragmas = [f"journal_mode={journal}", f"synchronous={'NORMAL' if bulk else 'FULL'}", "foreign_keys=ON"]
+    if bulk:
+        pragmas.insert(0, "auto_vacuum=INCREMENTAL")  # first: it holds for a file that has no page yet
     in_memory = url.database in (None, "", ":memory:")
     if not in_memory:
         _make_folder(Path(str(url.database)).parent)
@@ -57,9 +65,8 @@ def make_engine(url: URL) -> Engine:
     def on_connect(connection: Any, _record: object) -> None:
         # Python's sqlite3 would open transactions by itself, late and without the lock.
         connection.isolation_level = None
-        _set_journal(connection, journal, module)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+        for pragma in pragmas:
+            _set(connection, pragma, module)
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
@@ -70,12 +77,22 @@ def make_engine(url: URL) -> Engine:
     return engine
 
 
-def _set_journal(connection: Any, journal: str, module: ModuleType) -> None:
-    """Of processes that open a new file at once SQLite refuses some, without the wait that they asked for."""
+def shrink(connection: Connection) -> None:
+    """Give pages that are free back to the disk, a few at a time and not those that are used again at once."""
+    if connection.dialect.name != "sqlite":
+        return
+    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+    for _ in range(min(free - _SPARE_PAGES, _FREED_PAGES)):
+        # one by one: a statement that has no columns is stepped only once by Python's module
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+
+
+def _set(connection: Any, pragma: str, module: ModuleType) -> None:
+    """Of processes that open a new file at once SQLite refuses the journal to some, without the wait asked for."""
     ends = time.monotonic() + _BUSY_S
     while True:
         try:
-            connection.execute(f"PRAGMA journal_mode={journal}").fetchall()
+            connection.execute(f"PRAGMA {pragma}").fetchall()
         except module.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > ends:
                 raise

@@ -27,7 +27,7 @@ state = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("schema_version", Integer, nullable=False),
-    Column("revision", Integer, nullable=False),
+    Column("revision", Integer, nullable=False, default=0),
     CheckConstraint("id = 1", name="cloche_state_one_row"),
 )
 

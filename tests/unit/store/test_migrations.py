@@ -265,8 +265,8 @@ def _forbid_writing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     make_engine = sqlite.make_engine
 
-    def make_read_only(parsed: URL) -> Engine:
-        engine = make_engine(parsed)
+    def make_read_only(parsed: URL, *, bulk: bool) -> Engine:
+        engine = make_engine(parsed, bulk=bulk)
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only=ON"))
         return engine
 

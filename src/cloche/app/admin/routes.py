@@ -28,6 +28,13 @@ class Window(_Form, frozen=True):
     deployment: str | None = None
 
 
+class Past(_Form, frozen=True):
+    """A Past is how far to look back, as in 1h, 24h or 7d, at one deployment or all."""
+
+    last: str = "1h"
+    deployment: str | None = None
+
+
 class NewRollout(_Form, frozen=True):
     """A NewRollout is a version that is to go out; strategy and steps are the deployment's unless given."""
 
@@ -163,6 +170,14 @@ ROUTES = (
         "What happened to deployments",
         lambda acts, asked: acts.history(asked.form.deployment, asked.form.limit),
         Window,
+    ),
+    Route(
+        "GET",
+        "/stats",
+        READ,
+        "What was answered, by time",
+        lambda acts, asked: acts.stats(asked.form.deployment, asked.form.last),
+        Past,
     ),
     Route("GET", "/models", READ, "Every version", lambda acts, asked: acts.models()),
     Route(
