@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from cloche.control.fleet import Fleet, Sight
-from cloche.control.watch import Counts
 from cloche.rollout.abtest import LEAST, Difference, Sums, difference
-from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.analysis import Counts, Evidence, Policy, Tick, Verdict, assess, observe
 from cloche.rollout.machine import Command, Phase, Rollout, Seen, advance, weight
 from cloche.rollout.shadow import Tally, add, describe
 from cloche.rollout.strategy import Strategy
@@ -155,14 +154,8 @@ class Rollouts:
             for name, sight in passage.sights.items()
             if name in known.counts  # of one that is new, what it had counted before is not of this rollout
         ]
-        candidate = sum(one.candidate for one in fresh)
-        tick = Tick(
-            seconds=seconds if candidate else 0.0,
-            candidate=candidate,
-            candidate_bad=sum(one.candidate_bad for one in fresh),
-            stable=sum(one.stable for one in fresh),
-            stable_bad=sum(one.stable_bad for one in fresh),
-        )
+        # a second in which nobody asked the candidate says nothing of how long it takes to know it
+        tick = Tick.of(seconds if any(one.candidate for one in fresh) else 0.0, fresh)
         passage.recent = _decayed(passage.recent, seconds, tick)
         evidence = observe(known.evidence, tick, plan.policy)
         deaths = {name: sight.deaths for name, sight in passage.sights.items()}
@@ -242,7 +235,7 @@ class Rollouts:
 
 def _decayed(recent: tuple[float, float], seconds: float, tick: Tick) -> tuple[float, float]:
     left = 0.5 ** (seconds / _HALF_LIFE_S)
-    return recent[0] * left + tick.stable, recent[1] * left + tick.stable_bad
+    return recent[0] * left + tick.stable, recent[1] * left + tick.stable_bad - tick.stable_heaviest
 
 
 def _fails(passage: Passage, policy: Policy) -> str | None:

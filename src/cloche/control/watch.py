@@ -12,9 +12,10 @@ import msgspec
 from cloche.core.board import BLAMED, Board, Head, Role, State, series_hash
 from cloche.core.codes import CODES
 from cloche.rollout.abtest import Sums
+from cloche.rollout.analysis import Counts
 from cloche.rollout.shadow import Tally
 from cloche.serving.metered import METRICS, SCALE, sums_labels
-from cloche.serving.split import ARMS
+from cloche.serving.split import arm_series, both_arms
 
 
 def trouble_path(folder: Path, slot: int) -> Path:
@@ -25,22 +26,6 @@ def trouble_path(folder: Path, slot: int) -> Path:
 def tally_path(folder: Path, slot: int) -> Path:
     """Where the worker of a slot says what shadows have found out: {number of the rollout: Tally}."""
     return folder / f"shadow-{slot}.json"
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """Counts is what both arms of a rollout were asked, and what became bad of it, ever."""
-
-    candidate: int = 0
-    candidate_bad: int = 0
-    stable: int = 0
-    stable_bad: int = 0
-
-    def since(self, before: Counts) -> Counts:
-        """What came on top; all of it, where the board is a new one and counts from nothing."""
-        now, then = msgspec.structs.astuple(self), msgspec.structs.astuple(before)
-        if any(new < old for new, old in zip(now, then, strict=True)):
-            return self
-        return Counts(*(new - old for new, old in zip(now, then, strict=True)))
 
 
 class Watch:
@@ -91,14 +76,14 @@ class Watch:
         return self._board.sums().get(series_hash({"name": BLAMED, "executing": str(blamed)}), 0)
 
     def counts(self, deployment: str, stable: int, candidate: int) -> Counts:
+        """What both arms of a rollout were asked, and what became bad of it, ever."""
         sums = self._board.sums()
 
-        def arm(version: int, name: str) -> tuple[int, int]:
-            labels = {"name": ARMS, "deployment": deployment, "version": str(version), "arm": name}
-            good, bad = (sums.get(series_hash({**labels, "outcome": outcome}), 0) for outcome in ("good", "bad"))
-            return good + bad, bad
+        def arm(version: int, name: str) -> list[int]:
+            labels = {"deployment": deployment, "version": str(version), "arm": name}
+            return [sums.get(series_hash(one), 0) for one in arm_series(labels)]
 
-        return Counts(*arm(candidate, "candidate"), *arm(stable, "stable"))
+        return both_arms(arm(candidate, "candidate"), arm(stable, "stable"))
 
     def tallies(self, rollout: int) -> dict[str, Tally]:
         """What the workers of this machine have compared in a shadow, by slot; those that ended among them."""

@@ -35,6 +35,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Requests of a rollout by the version that they had been assigned to, good or bad.",
         ("deployment", "version", "arm", "outcome"),
     ),
+    "cloche_rollout_repeats_total": (
+        "Of these, what said nothing new of its caller: the sticky header tells callers apart.",
+        ("deployment", "version", "arm", "outcome"),
+    ),
+    "cloche_rollout_one_caller_total": (
+        "Bad answers beyond the first of the caller with most of them, summed over workers.",
+        ("deployment", "version", "arm"),
+    ),
     "cloche_trial_sums": (
         "Sums of an A/B trial's metrics in millionths, by arm.",
         ("deployment", "version", "arm", "metric", "stat", "trial"),

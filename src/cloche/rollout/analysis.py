@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
@@ -38,37 +39,66 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     least_s: float = 30.0
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True):
-    """A Tick is what was answered in a slice of time, by version as it had been assigned.
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts are what was answered by both arms of a rollout, by version as it had been assigned.
 
     Answers out of the cache and refusals of what callers sent (4xx) are in neither arm. Bad are errors, time-outs,
-    invalid outputs, and answers slower than the objective.
+    invalid outputs, and answers slower than the objective. Repeats are, of these, what says nothing new of a
+    caller that can be told from others; `heaviest` are the bad answers beyond the first of who had most of them.
     """
 
-    seconds: float
-    candidate: int
-    candidate_bad: int
-    stable: int
-    stable_bad: int
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence is all that was seen of a candidate, in a few numbers that do not grow with it."""
-
-    seconds: float = 0.0
     candidate: int = 0
     candidate_bad: int = 0
     stable: int = 0
     stable_bad: int = 0
+    candidate_repeats: int = 0
+    candidate_bad_repeats: int = 0
+    stable_repeats: int = 0
+    stable_bad_repeats: int = 0
+    candidate_heaviest: int = 0
+    stable_heaviest: int = 0
+
+    def since(self, before: Counts) -> Counts:
+        """What came on top; all of it, where the board is a new one and counts from nothing."""
+        fresh = {name: getattr(self, name) - getattr(before, name) for name in _COUNTED}
+        return self if min(fresh.values()) < 0 else Counts(**fresh)
+
+    @property
+    def by_caller(self) -> tuple[int, int, int, int]:
+        """Candidate, its bad ones, stable, its bad ones, no caller more than once."""
+        return (
+            self.candidate - self.candidate_repeats,
+            self.candidate_bad - self.candidate_bad_repeats,
+            self.stable - self.stable_repeats,
+            self.stable_bad - self.stable_bad_repeats,
+        )
+
+
+_COUNTED = Counts.__struct_fields__
+
+
+class Tick(Counts, frozen=True, kw_only=True):
+    """A Tick is what was answered in a slice of time."""
+
+    seconds: float
+
+    @classmethod
+    def of(cls, seconds: float, several: Sequence[Counts]) -> Tick:
+        """What several processes, or machines, answered in the same time."""
+        return cls(seconds=seconds, **{name: sum(getattr(one, name) for one in several) for name in _COUNTED})
+
+
+class Evidence(Counts, frozen=True, kw_only=True):
+    """Evidence is all that was seen of a candidate, in a few numbers that do not grow with it."""
+
+    seconds: float = 0.0
     #: Bad answers, whose: a candidate as good as stable has its share of the requests.
     against_stable: Bets = Bets.on(WORSE)
-    #: What these bets know of: candidate, its bad ones, stable, its bad ones.
+    #: What these bets know of, by caller.
     compared: tuple[int, int, int, int] = (0, 0, 0, 0)
     #: Stable's share of bad answers is no lower, which was known when it had had so many requests.
     stable_at_least: float = 0.0
     bounded_at: int = 0
-    #: The candidate's answers, how many are bad: no more than the objective.
-    against_objective: Bets = Bets.on(WORSE)
     #: The candidate's answers, how many are bad: at least stable's share and the margin.
     for_going_on: Bets = Bets.on(BETTER)
 
@@ -89,20 +119,9 @@ def observe(evidence: Evidence, tick: Tick, policy: Policy) -> Evidence:
     evidence = _bounded(evidence, policy)
     worst = _worst_allowed(evidence, policy)
     going = evidence.for_going_on.after(tick.candidate_bad, tick.candidate, worst)
-    against_objective = evidence.against_objective
-    if policy.objective is not None:
-        against_objective = against_objective.after(tick.candidate_bad, tick.candidate, policy.objective)
-    seen = msgspec.structs.replace(
-        evidence,
-        seconds=evidence.seconds + tick.seconds,
-        candidate=evidence.candidate + tick.candidate,
-        candidate_bad=evidence.candidate_bad + tick.candidate_bad,
-        stable=evidence.stable + tick.stable,
-        stable_bad=evidence.stable_bad + tick.stable_bad,
-        against_objective=against_objective,
-        for_going_on=going,
-    )
-    return _compared(seen)
+    totals = {name: getattr(evidence, name) + getattr(tick, name) for name in _COUNTED}
+    seconds = evidence.seconds + tick.seconds
+    return _compared(msgspec.structs.replace(evidence, seconds=seconds, for_going_on=going, **totals))
 
 
 def assess(evidence: Evidence, policy: Policy) -> Assessment:
@@ -110,10 +129,12 @@ def assess(evidence: Evidence, policy: Policy) -> Assessment:
     guards = 1 if policy.objective is None else 2
     least = math.log(guards / policy.alpha)
     seen = f"{_share(evidence.candidate_bad, evidence.candidate)} bad of {evidence.candidate:,}"
+    if evidence.candidate_heaviest > evidence.candidate_bad / 2:
+        seen += ", most of them one caller's"
     if evidence.against_stable.log_evidence >= least:
         beside = f"{_share(evidence.stable_bad, evidence.stable)} of {evidence.stable:,} on stable"
         return Assessment(verdict=Verdict.FAILED, why=f"worse than stable: {seen}, {beside}")
-    if policy.objective is not None and evidence.against_objective.log_evidence >= least:
+    if policy.objective is not None and _over(policy.objective, evidence) >= least:
         return Assessment(verdict=Verdict.FAILED, why=f"over the objective of {policy.objective:.3g}: {seen}")
     needed = math.log(1 / (policy.beta * (1 - _BOUND_SHARE)))
     have = max(0.0, evidence.for_going_on.log_evidence)
@@ -134,18 +155,26 @@ def assess(evidence: Evidence, policy: Policy) -> Assessment:
     )
 
 
+def _over(objective: float, evidence: Evidence) -> float:
+    """The evidence that more is bad than the objective allows; not by one caller's doing."""
+    bad = evidence.candidate_bad - evidence.candidate_heaviest
+    return Bets.on(WORSE).after(bad, evidence.candidate, objective).log_evidence
+
+
 def _compared(evidence: Evidence) -> Evidence:
     """The evidence with its bets on whose the bad answers are, as soon as each arm has had a request more.
 
     Given how many requests each arm had, the bad ones of equal arms are drawn from them without replacement, which
     a bet gains no more from than from as many with (Hoeffding, JASA 58, 1963, theorem 4). That holds whenever one
-    looks, as long as how bad the answers were has no say in it.
+    looks, as long as how bad the answers were has no say in it. Of callers that stay with one arm it holds since
+    each counts as bad once only: whose the next new one is has been dealt by the hash, whatever its habits are.
     """
-    totals = (evidence.candidate, evidence.candidate_bad, evidence.stable, evidence.stable_bad)
+    totals = evidence.by_caller
     candidate, candidate_bad, stable, stable_bad = (
         total - known for total, known in zip(totals, evidence.compared, strict=True)
     )
-    if not candidate or not stable:
+    # a request and that it is a repeat are counted one after the other: half of that may be seen for a moment
+    if candidate <= 0 or stable <= 0 or min(candidate_bad, stable_bad) < 0:
         return evidence
     share = candidate / (candidate + stable)
     bets = evidence.against_stable.after(candidate_bad, candidate_bad + stable_bad, share)

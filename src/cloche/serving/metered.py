@@ -10,7 +10,8 @@ from cloche.core.board import Slot
 from cloche.core.signature import Columns
 from cloche.engine.batcher import Answer as Outcome
 from cloche.engine.engine import Prepared
-from cloche.serving.split import Arm
+from cloche.serving.callers import Callers
+from cloche.serving.split import NOBODY, Arm
 
 #: Sums of an arm: `metric` is latency (seconds) or score, `sum` n, total or squares.
 SUMS = "cloche_trial_sums"
@@ -33,10 +34,11 @@ class MeteredArm(Arm):
         labels: Mapping[str, str],
         slow_s: float,
         on_bad: Callable[[], None] | None = None,
+        callers: Callers | None = None,
         *,
         trial: int,
     ) -> None:
-        super().__init__(slot, labels, slow_s, on_bad)
+        super().__init__(slot, labels, slow_s, on_bad, callers)
         self._sums = {
             metric: [slot.series(**one) for one in sums_labels(labels, metric, trial)] for metric in METRICS
         }
@@ -46,8 +48,8 @@ class MeteredArm(Arm):
         if score is not None:
             self._add("score", score)
 
-    def count(self, status: int, seconds: float) -> None:
-        super().count(status, seconds)
+    def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] = NOBODY) -> None:
+        super().count(status, seconds, headers)
         if status < 400:
             self._add("latency", seconds)
 

@@ -15,13 +15,13 @@ import pytest
 
 from cloche.control.fleet import Fleet, Sight
 from cloche.control.rollouts import CLOCHE, Known, Plan, Rollouts, begin, describe_trial, differences
-from cloche.control.watch import Counts, Watch, tally_path, trouble_path
+from cloche.control.watch import Watch, tally_path, trouble_path
 from cloche.core.board import BLAMED, Board, Head, Role, Slot, State, series_hash
 from cloche.core.errors import ConflictError, RefusedError
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.registry import Registry
 from cloche.rollout.abtest import Sums
-from cloche.rollout.analysis import Evidence, Policy
+from cloche.rollout.analysis import Counts, Evidence, Policy
 from cloche.rollout.machine import Phase, Rollout
 from cloche.rollout.shadow import Tally
 from cloche.rollout.strategy import Strategy, ab, blue_green, canary, now, shadow
@@ -846,7 +846,7 @@ def test_a_sight_is_what_the_board_says(world: World) -> None:
     blame(world.machine, 4)
     stored = world.deployments.rollout(number)
     sight = world.fleet.own_sight(world.row, stored)
-    assert sight.counts == Counts(4, 1, 0, 0)
+    assert sight.counts == Counts(candidate=4, candidate_bad=1)
     assert (sight.deaths, sight.tripped, sight.trouble, sight.usual_error) == (1, False, None, None)
     assert msgspec.convert(msgspec.to_builtins(sight), Sight) == sight
 

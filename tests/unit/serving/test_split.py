@@ -273,3 +273,61 @@ def sticky_split(make_split: Callable[..., Split], **options: Any) -> Split:
 
 def from_caller(name: str) -> dict[bytes, bytes]:
     return {b"x-user-id": name.encode()}
+
+
+def serve(
+    split: Split, clock: list[float], chance: np.random.Generator, requests: int, bad: Callable[[str, bool], float]
+) -> None:
+    """Ten requests a second: three of ten are one heavy caller's; `bad` by who asks, and whom."""
+    for _ in range(requests):
+        clock[0] += 0.1
+        name = "heavy" if chance.random() < 0.3 else f"user-{chance.integers(500)}"
+        headers = from_caller(name)
+        is_candidate = split.takes(headers)
+        arm = split.candidate if is_candidate else split.stable
+        arm.count(500 if chance.random() < bad(name, is_candidate) else 200, 0.001, headers)
+        if split.tripped:
+            return
+
+
+@pytest.mark.parametrize("failing", [0.5, 1.0])
+def test_a_heavy_caller_that_fails_wherever_it_falls_brings_nothing_down(
+    make_split: Callable[..., Split], failing: float
+) -> None:
+    """It is the candidate's in half of the rollouts, and far over the objective there."""
+    chance = np.random.default_rng(7)
+    given_up = 0
+    for _ in range(60):
+        clock = [0.0]
+        split = sticky_split(make_split, policy=Policy(objective=0.1), clock=lambda clock=clock: clock[0])
+        serve(split, clock, chance, 1_500, lambda name, _: failing if name == "heavy" else 0.005)
+        given_up += split.tripped
+    assert given_up <= 3  # each has a chance of 1 %
+
+
+def test_one_that_fails_for_everybody_is_taken_off_as_soon_as_without_a_sticky_header(
+    make_split: Callable[..., Split],
+) -> None:
+    spoilt: dict[bytes | None, list[int]] = {None: [], b"x-user-id": []}
+    for sticky, counts in spoilt.items():
+        chance = np.random.default_rng(8)
+        for _ in range(50):
+            clock = [0.0]
+            split = make_split(sticky=sticky, clock=lambda clock=clock: clock[0])
+            before = split.candidate.counts()[1]
+            for number in range(20_000):
+                headers = {b"x-request-id": b"%d" % number, b"x-user-id": b"%d" % number}
+                is_candidate = split.takes(headers)
+                arm = split.candidate if is_candidate else split.stable
+                arm.count(500 if is_candidate or chance.random() < 0.005 else 200, 0.001, headers)
+                if split.tripped:
+                    break
+            counts.append(split.candidate.counts()[1] - before)
+    assert np.median(spoilt[b"x-user-id"]) == np.median(spoilt[None]) <= 4
+
+
+def test_few_callers_of_whom_all_fail_on_the_candidate_are_enough(make_split: Callable[..., Split]) -> None:
+    chance, clock = np.random.default_rng(9), [0.0]
+    split = make_split(weight=2_000, sticky=b"x-user-id", clock=lambda: clock[0])
+    serve(split, clock, chance, 3_000, lambda _, is_candidate: float(is_candidate))
+    assert split.tripped
