@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from cloche.app.deploy import online_of
@@ -13,7 +11,7 @@ from cloche.app.up import runtime_folder
 from cloche.control.rollouts import Known, describe_trial
 from cloche.control.watch import Watch
 from cloche.core.board import Board
-from cloche.monitoring.counters import SECONDS
+from cloche.monitoring.latency import durations, quantile
 from cloche.rollout.analysis import Assessment, assess
 from cloche.rollout.machine import Phase, Rollout
 from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
@@ -120,30 +118,8 @@ def _version(board: Board | None, row: DeploymentRow, number: int, role: str, sh
     view = VersionView(version=f"{row.model}:{number}", role=role, share=share)
     if board is None:
         return view
-    buckets = _buckets(board, {"deployment": row.name, "version": str(number)})
+    buckets = durations(board, row.name, number)
     if not sum(buckets):
         return view
-    return msgspec.structs.replace(view, p50_ms=_quantile(buckets, 0.5), p99_ms=_quantile(buckets, 0.99))
-
-
-def _buckets(board: Board, of: Mapping[str, str]) -> list[int]:
-    """How many answers took so long, by bucket of `SECONDS`, the last for all that took longer."""
-    names = [*(format(bound, "g") for bound in SECONDS), "+Inf"]
-    counts = dict.fromkeys(names, 0)
-    for labels, value in board.labelled():
-        is_it = labels.get("name") == "cloche_request_duration_seconds" and "le" in labels
-        if is_it and all(labels.get(name) == text for name, text in of.items()):
-            counts[labels["le"]] += value
-    return list(counts.values())
-
-
-def _quantile(buckets: list[int], share: float) -> float:
-    """Milliseconds within which this share of the answers was there, by line within a bucket."""
-    wanted, passed = share * sum(buckets), 0
-    for place, count in enumerate(buckets):
-        if count and passed + count >= wanted:
-            low = SECONDS[place - 1] if place else 0.0
-            high = SECONDS[place] if place < len(SECONDS) else SECONDS[-1]
-            return 1000 * (low + (high - low) * (wanted - passed) / count)
-        passed += count
-    return 1000 * SECONDS[-1]
+    p50_ms, p99_ms = (1000 * quantile(buckets, share) for share in (0.5, 0.99))
+    return msgspec.structs.replace(view, p50_ms=p50_ms, p99_ms=p99_ms)

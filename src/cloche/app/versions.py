@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from cloche.engine.cache import Cache
 from cloche.engine.cost import CostLine, warm_up
 from cloche.engine.engine import Engine
 from cloche.monitoring.counters import DeploymentCounters
+from cloche.monitoring.latency import durations, quantile
 from cloche.rollout.shadow import Tally
 from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
 from cloche.serving.guard import Guard, Policy
@@ -34,6 +35,12 @@ from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.split import Arm, Split
 from cloche.serving.state import WorkerState
 from cloche.serving.table import Served, Table
+
+#: An answer is late when it took longer than so many times stable's p99, and so many seconds more than that: a
+#: candidate does not run in the event loop, and may wait for the interpreter's lock twice (5 ms each).
+_TIMES_P99, _LEAST_SLOWER_S = 1.5, 0.01
+#: By fewer answers p99 is not known.
+_LEAST_ANSWERS = 1_000
 
 
 class Counting(Protocol):
@@ -221,6 +228,7 @@ class Versions:
         if trial.kind == "shadow":
             candidate = self._standing[_key(trial.candidate)].batcher
             return Mirror(candidate, rollout=trial.rollout, deadline_s=stable.deadline_s, sticky=sticky)
+        buckets = durations(self._place.board, stable.deployment, stable.version)
         return Split(
             self._place.slot,
             deployment=stable.deployment,
@@ -231,8 +239,21 @@ class Versions:
             policy=trial.policy,
             slow_s=trial.slow_s,
             sticky=sticky,
+            late_s=late_after(buckets, trial.slow_s) if trial.policy.times else None,
             arm=partial(MeteredArm, trial=trial.rollout) if trial.kind == "ab" else Arm,
         )
+
+
+def late_after(buckets: Sequence[int], slow_s: float) -> float | None:
+    """Seconds from which on an answer is late by stable's own measure; None where that is not known, or is bad.
+
+    `buckets` are stable's answers so far, as `durations` gives them.
+    """
+    if sum(buckets) < _LEAST_ANSWERS:
+        return None
+    p99_s = quantile(buckets, 0.99)
+    late_s = max(_TIMES_P99 * p99_s, p99_s + _LEAST_SLOWER_S)
+    return late_s if late_s < slow_s else None
 
 
 def _key(one: DeploymentConfig) -> bytes:

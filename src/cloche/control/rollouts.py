@@ -186,6 +186,9 @@ class Rollouts:
     def _harm(self, passage: Passage) -> str:
         row, evidence = passage.row, passage.known.evidence
         words = f"{row.model}:{row.candidate} harms: {_arms(row, evidence)}"
+        late = f"{evidence.candidate_late:,} took longer than nearly all used to, {evidence.stable_late:,} there"
+        if evidence.candidate_late > evidence.candidate_bad:
+            words = f"{words}; {late}"
         usual = next((sight.usual_error for sight in passage.sights.values() if sight.usual_error), None)
         return words if usual is None else f"{words}; most often: {usual}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import Enum
+from typing import TypeAlias
 
 import msgspec
 
@@ -12,6 +13,8 @@ from cloche.rollout.bets import BETTER, WORSE, Bets, lower_bound
 
 #: Of the chance to let a worse candidate pass, what is spent on stable's rate being misjudged.
 _BOUND_SHARE = 0.2
+#: Late answers count against a candidate where they are more than so many times stable's and this share of all.
+_TIMES_LATE, _LATE_ANYWAY = 2.0, 0.025
 #: Stable's rate is bounded anew once it has had so many times the requests: it costs a bisection.
 _ANEW = 1.02
 
@@ -35,8 +38,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     margin: float = 0.005
     #: The share of bad answers that is allowed at all; None where nothing was said.
     objective: float | None = None
+    #: Whether answers that are late for stable's own measure count; else the objective says what is slow.
+    times: bool = False
     least_requests: int = 100
     least_s: float = 30.0
+
+
+#: Of the candidate how many and how many of them bad, or late, and the same of stable.
+Arms: TypeAlias = tuple[int, int, int, int]
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +54,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     Answers out of the cache and refusals of what callers sent (4xx) are in neither arm. Bad are errors, time-outs,
     invalid outputs, and answers slower than the objective. Repeats are, of these, what says nothing new of a
     caller that can be told from others; `heaviest` are the bad answers beyond the first of who had most of them.
+    Late are answers that took longer than nearly all of stable's used to, good or bad.
     """
 
     candidate: int = 0
@@ -57,6 +67,13 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     stable_bad_repeats: int = 0
     candidate_heaviest: int = 0
     stable_heaviest: int = 0
+    candidate_late: int = 0
+    stable_late: int = 0
+    #: Repeats for who asks what is late: who was late once is told apart from who was bad once.
+    candidate_timed_repeats: int = 0
+    candidate_late_repeats: int = 0
+    stable_timed_repeats: int = 0
+    stable_late_repeats: int = 0
 
     def since(self, before: Counts) -> Counts:
         """What came on top; all of it, where the board is a new one and counts from nothing."""
@@ -64,13 +81,23 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
         return self if min(fresh.values()) < 0 else Counts(**fresh)
 
     @property
-    def by_caller(self) -> tuple[int, int, int, int]:
+    def by_caller(self) -> Arms:
         """Candidate, its bad ones, stable, its bad ones, no caller more than once."""
         return (
             self.candidate - self.candidate_repeats,
             self.candidate_bad - self.candidate_bad_repeats,
             self.stable - self.stable_repeats,
             self.stable_bad - self.stable_bad_repeats,
+        )
+
+    @property
+    def late_by_caller(self) -> Arms:
+        """As `by_caller`, of what is late."""
+        return (
+            self.candidate - self.candidate_timed_repeats,
+            self.candidate_late - self.candidate_late_repeats,
+            self.stable - self.stable_timed_repeats,
+            self.stable_late - self.stable_late_repeats,
         )
 
 
@@ -95,7 +122,11 @@ class Evidence(Counts, frozen=True, kw_only=True):
     #: Bad answers, whose: a candidate as good as stable has its share of the requests.
     against_stable: Bets = Bets.on(WORSE)
     #: What these bets know of, by caller.
-    compared: tuple[int, int, int, int] = (0, 0, 0, 0)
+    compared: Arms = (0, 0, 0, 0)
+    #: Late answers, whose: the candidate may have twice as many as stable, and one in twenty.
+    against_pace: Bets = Bets.on(WORSE)
+    #: What these bets know of, by caller; of stable's with those that are taken for late anyway.
+    timed: Arms = (0, 0, 0, 0)
     #: Stable's share of bad answers is no lower, which was known when it had had so many requests.
     stable_at_least: float = 0.0
     bounded_at: int = 0
@@ -121,12 +152,13 @@ def observe(evidence: Evidence, tick: Tick, policy: Policy) -> Evidence:
     going = evidence.for_going_on.after(tick.candidate_bad, tick.candidate, worst)
     totals = {name: getattr(evidence, name) + getattr(tick, name) for name in _COUNTED}
     seconds = evidence.seconds + tick.seconds
-    return _compared(msgspec.structs.replace(evidence, seconds=seconds, for_going_on=going, **totals))
+    seen = _compared(msgspec.structs.replace(evidence, seconds=seconds, for_going_on=going, **totals))
+    return _timed(seen) if policy.times else seen
 
 
 def assess(evidence: Evidence, policy: Policy) -> Assessment:
     """What the evidence says by now; it may be asked at any time and as often as one likes."""
-    guards = 1 if policy.objective is None else 2
+    guards = 1 + (policy.objective is not None) + policy.times
     least = math.log(guards / policy.alpha)
     seen = f"{_share(evidence.candidate_bad, evidence.candidate)} bad of {evidence.candidate:,}"
     if evidence.candidate_heaviest > evidence.candidate_bad / 2:
@@ -136,6 +168,10 @@ def assess(evidence: Evidence, policy: Policy) -> Assessment:
         return Assessment(verdict=Verdict.FAILED, why=f"worse than stable: {seen}, {beside}")
     if policy.objective is not None and _over(policy.objective, evidence) >= least:
         return Assessment(verdict=Verdict.FAILED, why=f"over the objective of {policy.objective:.3g}: {seen}")
+    if policy.times and evidence.against_pace.log_evidence >= least:
+        mine = f"{_share(evidence.candidate_late, evidence.candidate)} late of {evidence.candidate:,}"
+        beside = f"{_share(evidence.stable_late, evidence.stable)} of {evidence.stable:,} on stable"
+        return Assessment(verdict=Verdict.FAILED, why=f"slower than stable: {mine}, {beside}")
     needed = math.log(1 / (policy.beta * (1 - _BOUND_SHARE)))
     have = max(0.0, evidence.for_going_on.log_evidence)
     progress = min(1.0, have / needed)
@@ -170,15 +206,33 @@ def _compared(evidence: Evidence) -> Evidence:
     each counts as bad once only: whose the next new one is has been dealt by the hash, whatever its habits are.
     """
     totals = evidence.by_caller
-    candidate, candidate_bad, stable, stable_bad = (
-        total - known for total, known in zip(totals, evidence.compared, strict=True)
-    )
+    bets = _bet(evidence.against_stable, evidence.compared, totals, 1.0)
+    return evidence if bets is None else msgspec.structs.replace(evidence, against_stable=bets, compared=totals)
+
+
+def _timed(evidence: Evidence) -> Evidence:
+    """The evidence with its bets on whose the late answers are.
+
+    Two versions that are alike do not take quite as long: a candidate does not run in the event loop, and has
+    fewer requests to join. So it may have some late answers more, by as many as are counted as stable's anyway.
+    """
+    asked, late, stable, stable_late = evidence.late_by_caller
+    totals = (asked, late, stable, stable_late + int(_LATE_ANYWAY * stable))
+    bets = _bet(evidence.against_pace, evidence.timed, totals, _TIMES_LATE)
+    return evidence if bets is None else msgspec.structs.replace(evidence, against_pace=bets, timed=totals)
+
+
+def _bet(bets: Bets, known: Arms, totals: Arms, times: float) -> Bets | None:
+    """The bets with what came on top of what they knew; None as long as that is not to be had in both arms.
+
+    The candidate may have hits at `times` the odds that it has by its share.
+    """
+    candidate, hits, stable, stable_hits = (total - old for total, old in zip(totals, known, strict=True))
     # a request and that it is a repeat are counted one after the other: half of that may be seen for a moment
-    if candidate <= 0 or stable <= 0 or min(candidate_bad, stable_bad) < 0:
-        return evidence
-    share = candidate / (candidate + stable)
-    bets = evidence.against_stable.after(candidate_bad, candidate_bad + stable_bad, share)
-    return msgspec.structs.replace(evidence, against_stable=bets, compared=totals)
+    if candidate <= 0 or stable <= 0 or min(hits, stable_hits) < 0:
+        return None
+    share = times * candidate / (times * candidate + stable)
+    return bets.after(hits, hits + stable_hits, share)
 
 
 def _bounded(evidence: Evidence, policy: Policy) -> Evidence:

@@ -35,10 +35,11 @@ class MeteredArm(Arm):
         slow_s: float,
         on_bad: Callable[[], None] | None = None,
         callers: Callers | None = None,
+        late_s: float | None = None,
         *,
         trial: int,
     ) -> None:
-        super().__init__(slot, labels, slow_s, on_bad, callers)
+        super().__init__(slot, labels, slow_s, on_bad, callers, late_s)
         self._sums = {
             metric: [slot.series(**one) for one in sums_labels(labels, metric, trial)] for metric in METRICS
         }

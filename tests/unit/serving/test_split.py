@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -331,3 +332,54 @@ def test_few_callers_of_whom_all_fail_on_the_candidate_are_enough(make_split: Ca
     split = make_split(weight=2_000, sticky=b"x-user-id", clock=lambda: clock[0])
     serve(split, clock, chance, 3_000, lambda _, is_candidate: float(is_candidate))
     assert split.tripped
+
+
+# --- how long it takes
+
+
+def time_both(split: Split, chance: np.random.Generator, requests: int, slower: float, load: float = 1.0) -> None:
+    """Stable takes about 20 ms, 60 at most; under `load` everything takes longer."""
+    for number in range(requests):
+        is_candidate = split.takes({b"x-request-id": b"%d" % number})
+        arm = split.candidate if is_candidate else split.stable
+        seconds = float(chance.lognormal(math.log(0.02), 0.4)) * load * (slower if is_candidate else 1.0)
+        arm.count(200, seconds)
+        if split.tripped:
+            return
+
+
+#: One and a half times the p99 of the above.
+LATE_S = 0.076
+TIMES = Policy(objective=0.1, times=True)
+
+
+@pytest.mark.parametrize("weight", [500, 5_000])
+def test_one_that_takes_three_times_as_long_is_taken_off(make_split: Callable[..., Split], weight: int) -> None:
+    chance, asked = np.random.default_rng(10), []
+    for _ in range(20):
+        split = make_split(weight=weight, policy=TIMES, slow_s=10.0, late_s=LATE_S)
+        before = split.candidate.told()
+        time_both(split, chance, 20_000, slower=3.0)
+        assert split.tripped
+        asked.append(sum(split.candidate.told()[:2]) - sum(before[:2]))
+    assert np.median(asked) <= (60 if weight == 500 else 250)
+
+
+@pytest.mark.parametrize(("slower", "load"), [(1.0, 1.0), (1.3, 1.0), (1.0, 3.0), (1.3, 10.0)])
+def test_one_that_takes_about_as_long_stays_whatever_the_load(
+    make_split: Callable[..., Split], slower: float, load: float
+) -> None:
+    chance = np.random.default_rng(11)
+    for weight in (500, 5_000):
+        split = make_split(weight=weight, policy=TIMES, slow_s=10.0, late_s=LATE_S)
+        time_both(split, chance, 20_000, slower, load)
+        assert not split.tripped
+
+
+def test_what_is_late_is_not_bad(make_split: Callable[..., Split]) -> None:
+    """An objective, and whether it may go on, are about what callers were promised."""
+    split = make_split(weight=BUCKETS, policy=TIMES, slow_s=10.0, late_s=LATE_S)
+    time_both(split, np.random.default_rng(12), 2_000, slower=3.0)
+    told = split.told()
+    assert (told.candidate_bad, split.tripped) == (0, False)
+    assert told.candidate_late > 500
