@@ -8,12 +8,11 @@ from cloche.app.deploy import online_of
 from cloche.app.describe import policy_of
 from cloche.app.project import Project
 from cloche.app.up import runtime_folder
-from cloche.control.rollouts import Known, describe_trial
+from cloche.control.rollouts import Known, describe_trial, judge
 from cloche.control.watch import Watch
 from cloche.core.board import Board
 from cloche.monitoring.latency import durations, quantile
-from cloche.rollout.analysis import Assessment, assess
-from cloche.rollout.machine import Phase, Rollout
+from cloche.rollout.machine import HELD, Phase, Rollout
 from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
 
 
@@ -41,6 +40,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     steps: tuple[float, ...]
     paused: bool
+    #: It waits for somebody to look, who is asked to (a `page` in the history).
+    held: bool = False
     why: str
     verdict: str
     evidence: str
@@ -96,7 +97,7 @@ def _view(project: Project, row: DeploymentRow, board: Board | None) -> Deployme
 def _rollout(project: Project, row: DeploymentRow, stored: RolloutRow, known: Known) -> RolloutView:
     rollout = msgspec.convert(stored.state, Rollout)
     policy = policy_of(online_of(project, row), shares=project.settings.serve.workers + 1)
-    said: Assessment = assess(known.evidence, policy)
+    said = judge(known, policy)
     trial = rollout.strategy.trial
     judged = rollout.strategy.judged and rollout.phase is Phase.STEPPING
     return RolloutView(
@@ -106,6 +107,7 @@ def _rollout(project: Project, row: DeploymentRow, stored: RolloutRow, known: Kn
         step=rollout.step + 1,
         steps=tuple(step.weight / 100 for step in rollout.strategy.steps),
         paused=rollout.paused,
+        held=rollout.why.startswith(HELD),
         why=rollout.why,
         verdict=trial or said.verdict.value,
         evidence=describe_trial(rollout.strategy, known) if trial else said.why,

@@ -9,12 +9,13 @@ import msgspec
 
 from cloche.control.fleet import Fleet, Sight
 from cloche.rollout.abtest import LEAST, Difference, Sums, difference
-from cloche.rollout.analysis import Counts, Evidence, Policy, Tick, Verdict, assess, observe
-from cloche.rollout.machine import Command, Phase, Rollout, Seen, advance, weight
+from cloche.rollout.analysis import Assessment, Counts, Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.machine import HELD, Command, Phase, Rollout, Seen, advance, weight
 from cloche.rollout.shadow import Tally, add, describe
 from cloche.rollout.strategy import Strategy
 from cloche.store.database import Store
 from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
+from cloche.store.events import PAGE
 from cloche.store.machines import Lease
 
 #: In the history, who did what nobody asked for.
@@ -58,6 +59,8 @@ class Known(msgspec.Struct, frozen=True):
     #: What of that each machine had told by then: it begins anew when its processes, or its board, do.
     told_tallies: Mapping[str, Mapping[str, Tally]] = {}
     told_sums: Mapping[str, Mapping[str, tuple[Sums, Sums]]] = {}
+    #: Why not all that is answered is counted, where it isn't.
+    uncounted: str | None = None
 
 
 class Passage:
@@ -126,15 +129,18 @@ class Rollouts:
         now = self._store.now()
         ticks = now - passage.ticked >= TICK_S
         trips = self._fleet.has_tripped(number)
-        if ticks or trips:
+        is_ready = row.candidate is not None and self._fleet.are_at(row.revision)
+        # before it gets any traffic it is known whether that can be counted
+        begins = is_ready and passage.rollout.phase is Phase.LOADING
+        if ticks or trips or begins:
             passage.sights = self._fleet.sights(row, passage.row)
             self._observe(passage, plan, now)
         broken = self._broken(passage, row)
         stored = self._deployments.rollout(number)
         seen = Seen(
             now=now,
-            assessment=assess(passage.known.evidence, plan.policy),
-            is_ready=row.candidate is not None and self._fleet.are_at(row.revision),
+            assessment=judge(passage.known, plan.policy),
+            is_ready=is_ready,
             broken=broken,
             tripped=passage.crashed or (self._harm(passage) if trips else None),
             command=None if stored.command is None else Command(stored.command),
@@ -167,6 +173,7 @@ class Rollouts:
             {**known.counts, **counts},
             {**known.deaths, **deaths},
             *_trials(known, passage.sights),
+            uncounted=next((sight.uncounted for sight in passage.sights.values() if sight.uncounted), None),
         )
 
     def _broken(self, passage: Passage, row: DeploymentRow) -> str | None:
@@ -224,8 +231,9 @@ class Rollouts:
         moved = fresh.phase is not old.phase or fresh.step != old.step
         if row.candidate is not None and (share != row.weight or moved):
             self._deployments.shift(row.name, number, share, who, _step(fresh) if moved else None)
-        if fresh.why.startswith("held") and not old.why.startswith("held"):
-            self._deployments.note(row.name, number, CLOCHE, "held", candidate, fresh.why)
+        if fresh.why.startswith(HELD) and not old.why.startswith(HELD):
+            for action in ("held", PAGE):
+                self._deployments.note(row.name, number, CLOCHE, action, candidate, fresh.why)
         elif fresh.paused != old.paused:
             action = "paused" if fresh.paused else "resumed"
             self._deployments.note(row.name, number, who, action, candidate, fresh.why)
@@ -234,6 +242,14 @@ class Rollouts:
         passage.rollout = fresh
         state: Any = msgspec.to_builtins(fresh)
         self._deployments.keep(stored.id, state, msgspec.to_builtins(passage.known), stored.command)
+
+
+def judge(known: Known, policy: Policy) -> Assessment:
+    """What is known says by now; harm that was seen is harm, though not all was counted."""
+    said = assess(known.evidence, policy)
+    if known.uncounted is None or said.verdict is Verdict.FAILED:
+        return said
+    return Assessment(verdict=Verdict.ERROR, why=known.uncounted)
 
 
 def _decayed(recent: tuple[float, float], seconds: float, tick: Tick) -> tuple[float, float]:
@@ -285,7 +301,7 @@ def _sentence(metric: str, one: Difference) -> str:
     return f"{metric} {effect}{unit} ({low} to {high}){clear}"
 
 
-def _trials(known: Known, sights: Mapping[str, Sight]) -> tuple[Any, ...]:
+def _trials(known: Known, sights: Mapping[str, Sight]) -> tuple[Any, Any, Any, Any]:
     """What a trial knows with what came on top on each machine; what one has lost meanwhile stays."""
     tally, sums = known.tally, dict(known.sums)
     for name, sight in sights.items():

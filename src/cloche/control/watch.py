@@ -15,7 +15,7 @@ from cloche.rollout.abtest import Sums
 from cloche.rollout.analysis import Counts
 from cloche.rollout.shadow import Tally
 from cloche.serving.metered import METRICS, SCALE, sums_labels
-from cloche.serving.split import arm_series, both_arms
+from cloche.serving.split import ARMS, arm_series, both_arms
 
 
 def trouble_path(folder: Path, slot: int) -> Path:
@@ -84,6 +84,18 @@ class Watch:
             return [sums.get(series_hash(one), 0) for one in arm_series(labels)]
 
         return both_arms(arm(candidate, "candidate"), arm(stable, "stable"))
+
+    def uncounted(self, deployment: str, stable: int, candidate: int, revision: int) -> str | None:
+        """Why what a worker that is at this revision answers in a rollout isn't counted, where it isn't."""
+        arms = ((stable, "stable"), (candidate, "candidate"))
+        labels = [{"deployment": deployment, "version": str(version), "arm": arm} for version, arm in arms]
+        wanted = {series_hash({**one, "name": ARMS, "outcome": "bad"}) for one in labels}
+        for slot in self.workers():
+            if self._board.head(slot, Head.REVISION) < revision:
+                continue
+            if not wanted <= {series for series, _ in self._board.series_from(slot, 0)}:
+                return f"worker {slot} has no room left to count in: start cloche up anew, or deploy with --now"
+        return None
 
     def tallies(self, rollout: int) -> dict[str, Tally]:
         """What the workers of this machine have compared in a shadow, by slot; those that ended among them."""

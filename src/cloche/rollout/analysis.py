@@ -20,11 +20,15 @@ _ANEW = 1.02
 
 
 class Verdict(Enum):
-    """A Verdict is what an analysis says; too little is INCONCLUSIVE, neither good nor bad."""
+    """A Verdict is what an analysis says; too little is INCONCLUSIVE, neither good nor bad.
+
+    ERROR is that nothing can be measured.
+    """
 
     SUCCESSFUL = "successful"
     FAILED = "failed"
     INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,10 +39,10 @@ class MeteredArm(Arm):
         *,
         trial: int,
     ) -> None:
-        super().__init__(slot, labels, slow_s, on_bad, callers, late_s)
         self._sums = {
             metric: [slot.series(**one) for one in sums_labels(labels, metric, trial)] for metric in METRICS
         }
+        super().__init__(slot, labels, slow_s, on_bad, callers, late_s)
 
     def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:
         score = score_of(outcome[0]) if outcome[1] >= 0 else None  # out of the cache it is known already

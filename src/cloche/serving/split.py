@@ -30,7 +30,7 @@ class Arm:
     Where `callers` tells callers apart, it hears of each as well. Later than `late_s` is late, good or bad.
     """
 
-    __slots__ = ("_callers", "_cells", "_late", "_late_s", "_on_bad", "_places", "_slow_s")
+    __slots__ = ("_callers", "_cells", "_late", "_late_s", "_on_bad", "_places", "_slow_s", "is_counted")
 
     def __init__(
         self,
@@ -43,10 +43,12 @@ class Arm:
     ) -> None:
         self._callers = None if callers is None else ArmCallers(slot, labels, callers)
         self._cells = slot.cells
-        self._places = [slot.series(name=ARMS, outcome=outcome, **labels) for outcome in ("good", "bad")]
         self._slow_s = slow_s
         self._late_s = float("inf") if late_s is None else late_s
         self._late = None if late_s is None else slot.series(name=LATE, **labels)
+        # last: where these are on the board the others are, which is how the controller knows that all is counted
+        self._places = [slot.series(name=ARMS, outcome=outcome, **labels) for outcome in ("good", "bad")]
+        self.is_counted = slot.place(Head.DROPPED) not in self._places
         self._on_bad = on_bad
 
     def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] = NOBODY) -> None:
@@ -136,7 +138,7 @@ class Split:
 
     def _on_harm(self) -> None:
         """The candidate gave a bad answer, or a late one: is it worse than stable?"""
-        if self.tripped:
+        if self.tripped or not (self.candidate.is_counted and self.stable.is_counted):
             return
         now = self.told()
         self._evidence = observe(self._evidence, Tick.of(0.0, [now.since(self._seen)]), self._policy)

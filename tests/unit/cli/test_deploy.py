@@ -571,6 +571,13 @@ def test_the_tree_of_a_terminal_that_has_every_sign(monkeypatch: pytest.MonkeyPa
     assert "\n".join(tree(VIEW)) == UTF_8
 
 
+def test_one_that_is_held_asks_somebody_to_look() -> None:
+    assert VIEW.rollout is not None
+    held = msgspec.structs.replace(VIEW.rollout, held=True, why="held: no room left to count in")
+    lines = tree(msgspec.structs.replace(VIEW, rollout=held))
+    assert "├─ page: held: no room left to count in" in lines
+
+
 def test_the_tree_of_a_terminal_that_has_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     lines = [fitting(line, sys.stdout) for line in tree(VIEW)]

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from cloche.control.fleet import Fleet, Sight
-from cloche.control.rollouts import CLOCHE, Known, Plan, Rollouts, begin, describe_trial, differences
+from cloche.control.rollouts import CLOCHE, Known, Plan, Rollouts, begin, describe_trial, differences, judge
 from cloche.control.watch import Watch, tally_path, trouble_path
 from cloche.core.board import BLAMED, Board, Head, Role, Slot, State, series_hash
 from cloche.core.errors import ConflictError, RefusedError
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.registry import Registry
 from cloche.rollout.abtest import Sums
-from cloche.rollout.analysis import Counts, Evidence, Policy
+from cloche.rollout.analysis import Counts, Evidence, Policy, Verdict
 from cloche.rollout.machine import Phase, Rollout
 from cloche.rollout.shadow import Tally
 from cloche.rollout.strategy import Strategy, ab, blue_green, canary, now, shadow
@@ -30,7 +30,7 @@ from cloche.serving.split import Arm
 from cloche.store.blobs import BundleFolder
 from cloche.store.database import Store
 from cloche.store.deployments import DeploymentRow, Deployments
-from cloche.store.events import Event, list_events
+from cloche.store.events import PAGE, Event, list_events
 from cloche.store.machines import Lease, MachineReport, Machines
 
 POLICY = Policy(least_s=2.0, objective=0.1)
@@ -69,6 +69,9 @@ class Machine:
         self.slot: Slot = self.board.claim(1, Role.WORKER, pid=1, start=1)
         self.slot.set(Head.STATE, State.READY)
         self.watch = Watch(self.board, self.folder)
+        # as its worker does when it has a split
+        self.count(3, "stable", 0)
+        self.count(4, "candidate", 0)
 
     def count(self, version: int, arm: str, good: int, bad: int = 0) -> None:
         labels = {"deployment": "fraud", "version": str(version), "arm": arm}
@@ -447,7 +450,10 @@ def test_where_stable_fails_nothing_begins_until_it_does_not_any_more(world: Wor
         world.machine.count(3, "stable", 45, 55)
         world.turn(1.0)
     assert (world.phase, world.row.weight) == ("loading", 0)
-    assert world.told.count("held") == 1
+    assert (world.told.count("held"), world.told.count(PAGE)) == (1, 1)
+    world.new_process()  # it knows that somebody was asked to look
+    world.turn(1.0)
+    assert world.told.count(PAGE) == 1
     held = next(one for one in list_events(world.store) if one.action == "held")
     assert re.fullmatch(
         r"held: \d\d% of the answers of fraud:3 are bad, and it is not the candidate's doing", held.why
@@ -455,6 +461,31 @@ def test_where_stable_fails_nothing_begins_until_it_does_not_any_more(world: Wor
     for _ in range(30):
         world.machine.count(3, "stable", 100)
         world.turn(1.0)
+    assert world.phase == "stepping"
+
+
+def test_what_can_not_be_counted_is_held_and_says_why_before_it_has_traffic(world: World) -> None:
+    number = 0
+    slot = world.machine.board.claim(2, Role.WORKER, pid=2, start=1)
+    slot.set(Head.STATE, State.READY)
+    while slot.series(name="other", number=str(number)) != slot.place(Head.DROPPED):
+        number += 1
+    world.begin()
+    world.turn()
+    world.proofs[0].said = ""
+    for _ in range(20):
+        world.turn(0.5)
+        slot.beat()
+        slot.set(Head.REVISION, world.store.revision())
+    assert (world.phase, world.row.weight) == ("loading", 0)
+    assert (world.told.count("held"), world.told.count(PAGE)) == (1, 1)
+    assert world.last.why == (
+        "held: worker 2 has no room left to count in: start cloche up anew, or deploy with --now"
+    )
+    assert judge(world.known, POLICY).verdict is Verdict.ERROR
+    world.machine.board.release(2)  # it ended; who counts in its place has room
+    for _ in range(4):
+        world.turn(0.5)
     assert world.phase == "stepping"
 
 

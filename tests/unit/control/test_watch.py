@@ -170,6 +170,19 @@ def test_counts_say_what_is_one_callers_over_again(board: Board, watch: Watch, t
     assert counts.by_caller == (1, 1, 0, 0)  # she is one caller, whatever worker answers
 
 
+def test_a_worker_that_has_no_room_to_count_in_says_so_once_it_has_a_rollout(board: Board, watch: Watch) -> None:
+    one, two = worker(board, 1, revision=7), worker(board, 2, revision=6)
+    for version, arm in (("3", "stable"), ("4", "candidate")):
+        Arm(one, {"deployment": "fraud", "version": version, "arm": arm}, 1.0)
+    assert watch.uncounted("fraud", 3, 4, 7) is None
+    two.set(Head.REVISION, 7)
+    Arm(two, {"deployment": "fraud", "version": "3", "arm": "stable"}, 1.0)
+    said = "worker 2 has no room left to count in: start cloche up anew, or deploy with --now"
+    assert watch.uncounted("fraud", 3, 4, 7) == said
+    Arm(two, {"deployment": "fraud", "version": "4", "arm": "candidate"}, 1.0)
+    assert watch.uncounted("fraud", 3, 4, 7) is None
+
+
 def test_tallies_are_those_of_every_worker_that_told(watch: Watch, tmp_path: Path) -> None:
     assert watch.tallies(7) == {}
     for number, rows in ((1, 10), (2, 20)):

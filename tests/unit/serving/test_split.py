@@ -265,6 +265,28 @@ def test_what_was_counted_before_is_not_held_against_a_new_rollout(
     assert not second.tripped
 
 
+def fill(slot: Slot) -> None:
+    """Until there is no room for another series."""
+    number = 0
+    while slot.series(name="other", number=str(number)) != slot.place(Head.DROPPED):
+        number += 1
+
+
+@pytest.mark.parametrize("sticky", [None, b"x-user-id"])
+def test_what_finds_no_room_on_the_board_is_no_evidence(
+    make_split: Callable[..., Split], slot: Slot, board: Board, sticky: bytes | None
+) -> None:
+    fill(slot)
+    split = make_split(sticky=sticky, late_s=0.01)
+    for number in range(50):
+        split.stable.count(200, 0.0, from_caller(f"{number}"))
+        split.candidate.count(500, 0.0, from_caller(f"{number}"))
+    assert not split.candidate.is_counted
+    assert not split.tripped
+    assert slot.get(Head.DROPPED) > 0
+    assert not [labels for labels, _ in board.labelled() if labels["name"] == ARMS]
+
+
 # --- callers that can be told apart
 
 
