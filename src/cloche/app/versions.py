@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -28,11 +27,11 @@ from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
 from cloche.serving.guard import Guard, Policy
 from cloche.serving.keyring import FollowedKeys
 from cloche.serving.limits import RateLimiter
-from cloche.serving.metered import MeteredArm
+from cloche.serving.metered import MeteredSplit
 from cloche.serving.mirror import Mirror
 from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, dialects_for
-from cloche.serving.split import Arm, Split
+from cloche.serving.split import Split
 from cloche.serving.state import WorkerState
 from cloche.serving.table import Served, Table
 
@@ -229,7 +228,8 @@ class Versions:
             candidate = self._standing[_key(trial.candidate)].batcher
             return Mirror(candidate, rollout=trial.rollout, deadline_s=stable.deadline_s, sticky=sticky)
         buckets = durations(self._place.board, stable.deployment, stable.version)
-        return Split(
+        make = MeteredSplit if trial.kind == "ab" else Split
+        return make(
             self._place.slot,
             deployment=stable.deployment,
             stable=stable.version,
@@ -240,7 +240,6 @@ class Versions:
             slow_s=trial.slow_s,
             sticky=sticky,
             late_s=late_after(buckets, trial.slow_s) if trial.policy.times else None,
-            arm=partial(MeteredArm, trial=trial.rollout) if trial.kind == "ab" else Arm,
         )
 
 

@@ -8,11 +8,13 @@ from typing import Any, Protocol
 import msgspec
 
 from cloche.control.fleet import Fleet, Sight
-from cloche.rollout.abtest import LEAST, Difference, Sums, difference
+from cloche.core.routing import BUCKETS
+from cloche.rollout.abtest import LEAST, Difference, Sums, difference, is_badly_dealt
 from cloche.rollout.analysis import Assessment, Counts, Evidence, Policy, Tick, Verdict, assess, observe
 from cloche.rollout.machine import HELD, Command, Phase, Rollout, Seen, advance, weight
 from cloche.rollout.shadow import Tally, add, describe
 from cloche.rollout.strategy import Strategy
+from cloche.serving.metered import UNITS
 from cloche.store.database import Store
 from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
 from cloche.store.events import PAGE
@@ -269,26 +271,47 @@ def describe_trial(strategy: Strategy, known: Known) -> str:
     """What a trial has found out, in words."""
     if strategy.trial == "shadow":
         return describe(known.tally)
-    found = differences(known)
-    words = [_sentence(metric, one) for metric, one in found.items()]
+    blocks = blocked(strategy, known)
+    if blocks is not None:
+        return blocks
+    words = [_sentence(metric, one) for metric, one in differences(known).items()]
     return "; ".join(words) or f"fewer than {LEAST} answers in one of the arms: nothing can be said"
 
 
+def blocked(strategy: Strategy, known: Known) -> str | None:
+    """Why nothing can be concluded from an A/B trial, whatever its metrics say."""
+    dealt = known.sums.get(UNITS)
+    if dealt is None:
+        return None
+    # a caller that goes to several machines is dealt by each, and always alike
+    stable, candidate = (one.n // max(1, len(known.told_sums)) for one in dealt)
+    if min(stable, candidate) < LEAST:
+        return f"fewer than {LEAST} callers in one of the arms: nothing can be said"
+    share = strategy.steps[0].weight / BUCKETS
+    if is_badly_dealt(candidate, stable, share):
+        real = f"{candidate:,} of {candidate + stable:,}, {candidate / (candidate + stable):.1%}"
+        return f"the candidate was dealt {real} of the callers, not {share:.1%}: nothing can be concluded"
+    return None
+
+
 def differences(known: Known) -> dict[str, Difference]:
-    """By metric how the candidate differs from stable; those together are wrong with a chance of 5 % at most."""
+    """By metric how the candidate differs from stable; those together are wrong with a chance of 5 % at most.
+
+    They are to be believed where nothing `blocked` that.
+    """
     seen = known.evidence
     errors = (
         Sums.of_share(seen.stable_bad, seen.stable),
         Sums.of_share(seen.candidate_bad, seen.candidate),
     )
-    metrics = {"errors": errors, **known.sums}
+    metrics = {"errors": errors, **{name: arms for name, arms in known.sums.items() if name != UNITS}}
     found = {name: difference(*arms, _ALPHA / len(metrics)) for name, arms in metrics.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 
 def _found(strategy: Strategy, known: Known) -> str | None:
     """What an A/B trial was to find out, once it is clear."""
-    if strategy.trial != "ab" or not strategy.metric:
+    if strategy.trial != "ab" or not strategy.metric or blocked(strategy, known) is not None:
         return None
     one = differences(known).get(strategy.metric)
     return f"{strategy.metric} differ clearly" if one is not None and one.is_clear else None

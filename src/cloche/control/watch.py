@@ -14,7 +14,7 @@ from cloche.core.codes import CODES
 from cloche.rollout.abtest import Sums
 from cloche.rollout.analysis import Counts
 from cloche.rollout.shadow import Tally
-from cloche.serving.metered import METRICS, SCALE, sums_labels
+from cloche.serving.metered import METRICS, SCALE, UNITS, sums_labels
 from cloche.serving.split import ARMS, arm_series, both_arms
 
 
@@ -108,7 +108,7 @@ class Watch:
         return found
 
     def sums(self, deployment: str, stable: int, candidate: int, trial: int) -> dict[str, tuple[Sums, Sums]]:
-        """The metrics of an A/B trial, of stable and of the candidate."""
+        """The metrics of an A/B trial, of stable and of the candidate, and whom each was dealt."""
         counted = self._board.sums()
 
         def arm(version: int, name: str, metric: str) -> Sums:
@@ -116,7 +116,8 @@ class Watch:
             n, *more = (counted.get(series_hash(one), 0) for one in sums_labels(labels, metric, trial))
             return Sums(n, *(value / SCALE for value in more))
 
-        return {metric: (arm(stable, "stable", metric), arm(candidate, "candidate", metric)) for metric in METRICS}
+        metrics = (*METRICS, UNITS)
+        return {metric: (arm(stable, "stable", metric), arm(candidate, "candidate", metric)) for metric in metrics}
 
     def usual_error(self, deployment: str, version: int) -> str | None:
         """What a version's requests fail with most often, in words."""

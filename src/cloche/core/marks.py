@@ -1,14 +1,16 @@
-"""A set of numbers that all processes of a machine share, and that forgets: one small memory-mapped file."""
+"""What all processes of a machine know of callers, in small memory-mapped files that do not grow."""
 
 from __future__ import annotations
 
 import mmap
 import os
+from hashlib import blake2b
 from pathlib import Path
 
 from cloche.core.board import allocate
 
 _CELLS = 4096
+_CLAIMS = 32_768
 _BYTES = 8
 
 
@@ -20,7 +22,7 @@ class Marks:
     """
 
     def __init__(self, path: Path) -> None:
-        self._map = _mapped(path)
+        self._map = _mapped(path, _CELLS)
         self._cells = memoryview(self._map).cast("q")
 
     def has(self, mark: int) -> bool:
@@ -30,9 +32,31 @@ class Marks:
         self._cells[mark % _CELLS] = mark
 
 
-def _mapped(path: Path) -> mmap.mmap:
+class Claims:
+    """A Claims picks some thousands of the keys of one trial, each once: of those that fall together the first.
+
+    Whom it picks has nothing to do with where else a key is dealt to by its hash.
+    """
+
+    def __init__(self, path: Path, trial: int) -> None:
+        self._map = _mapped(path, _CLAIMS)
+        self._cells = memoryview(self._map).cast("q")
+        self._trial = trial
+        self._salt = trial.to_bytes(8, "big")
+
+    def claim(self, key: bytes) -> bool:
+        """Whether the key is picked by this."""
+        digest = blake2b(key, digest_size=8, salt=self._salt, person=b"claims").digest()
+        place = int.from_bytes(digest, "big") % _CLAIMS
+        if self._cells[place] == self._trial:
+            return False
+        self._cells[place] = self._trial
+        return True
+
+
+def _mapped(path: Path, cells: int) -> mmap.mmap:
     """The file; where there is no room for it, memory of this process alone."""
-    size = _CELLS * _BYTES
+    size = cells * _BYTES
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -25,7 +25,7 @@ from cloche.rollout.analysis import Counts, Evidence, Policy, Verdict
 from cloche.rollout.machine import Phase, Rollout
 from cloche.rollout.shadow import Tally
 from cloche.rollout.strategy import Strategy, ab, blue_green, canary, now, shadow
-from cloche.serving.metered import MeteredArm
+from cloche.serving.metered import UNITS, MeteredArm, sums_labels
 from cloche.serving.split import Arm
 from cloche.store.blobs import BundleFolder
 from cloche.store.database import Store
@@ -905,14 +905,48 @@ def test_a_shadow_ends_with_a_report_and_stable_has_all_of_the_traffic(
     world.begin()  # nothing is blocked
 
 
-def metered(world: World, number: int, stable: float, candidate: float, times: int) -> None:
+def metered(
+    world: World, number: int, stable: float, candidate: float, times: int, *, dealt: tuple[int, int] | None = None
+) -> None:
+    """So many answers of each version with such scores, to as many callers, or to those that were `dealt`."""
     chance = np.random.default_rng(0)
+    deal(world, number, *(dealt or (times, times)))
     for version, arm, mean in ((3, "stable", stable), (4, "candidate", candidate)):
         labels = {"deployment": "fraud", "version": str(version), "arm": arm}
         counted = MeteredArm(world.machine.slot, labels, 1.0, trial=number)
         for score in chance.normal(mean, 0.05, times).tolist():
             counted.answered(None, ({"probabilities": np.array([[1 - score, score]])}, 0.0, 0.001))
             counted.count(200, 0.01 + score / 100)
+
+
+def deal(world: World, number: int, stable: int, candidate: int) -> None:
+    """So many callers fell to each version."""
+    slot = world.machine.slot
+    for version, arm, callers in ((3, "stable", stable), (4, "candidate", candidate)):
+        labels = {"deployment": "fraud", "version": str(version), "arm": arm}
+        slot.cells[slot.series(**sums_labels(labels, UNITS, number)[0])] += callers
+
+
+@pytest.mark.parametrize("metric", ["score", ""])
+def test_an_ab_whose_callers_are_badly_dealt_says_so_and_nothing_else(world: World, metric: Any) -> None:
+    number = world.admitted(ab("50% for 1h", metric))
+    metered(world, number, 0.3, 0.6, 900, dealt=(900, 600))
+    world.turn(1.0)
+    assert world.phase == "stepping"  # though the metric differs clearly
+    world.turn(3_600.0)
+    assert world.last.why == (
+        "its time is over: the candidate was dealt 600 of 1,500, 40.0% of the callers, not 50.0%: "
+        "nothing can be concluded"
+    )
+
+
+def test_an_ab_of_a_few_callers_who_ask_often_says_nothing(world: World) -> None:
+    number = world.admitted(ab("50% for 1h", "score"))
+    metered(world, number, 0.3, 0.6, 900, dealt=(120, 99))
+    world.turn(1.0)
+    assert world.phase == "stepping"
+    world.turn(3_600.0)
+    assert world.last.why.endswith("fewer than 100 callers in one of the arms: nothing can be said")
 
 
 @pytest.mark.parametrize("metric", ["score", ""])

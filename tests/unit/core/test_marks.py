@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloche.core.marks import Marks
+from cloche.core.marks import Claims, Marks
 
 
 def test_what_was_added_is_there_for_others_that_have_the_file_open(tmp_path: Path) -> None:
@@ -31,3 +31,14 @@ def test_where_the_file_can_not_be_made_it_is_this_processes_own(tmp_path: Path)
     marks = Marks(tmp_path / "nowhere" / "marks")
     marks.add(7)
     assert marks.has(7)
+
+
+def test_each_key_of_a_trial_is_claimed_once_and_a_later_trial_begins_anew(
+    tmp_path: Path,
+) -> None:
+    keys = [b"user-%d" % number for number in range(1_000)]
+    one, other = Claims(tmp_path / "claims", 7), Claims(tmp_path / "claims", 7)
+    claimed = [key for number, key in enumerate(keys) if (one, other)[number % 2].claim(key)]
+    assert len(claimed) > 950  # few fall together
+    assert not any(one.claim(key) or other.claim(key) for key in keys)
+    assert sum(Claims(tmp_path / "claims", 8).claim(key) for key in keys) > 950
