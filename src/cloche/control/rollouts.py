@@ -222,10 +222,9 @@ class Rollouts:
             why = f"{rollout.why}: {describe_trial(rollout.strategy, passage.known)}"
             self._deployments.abort(name, number, CLOCHE, why, block=False, how="reported")
         else:
-            harmed = seen.tripped is not None or seen.assessment.verdict is Verdict.FAILED
             by_hand = seen.command is Command.ABORT
             why = self._harm(passage) if rollout.why == seen.assessment.why else rollout.why
-            self._deployments.abort(name, number, who if by_hand else CLOCHE, why, block=harmed and not by_hand)
+            self._deployments.abort(name, number, who if by_hand else CLOCHE, why, block=rollout.harmed)
 
     def _move(self, passage: Passage, row: DeploymentRow, who: str, fresh: Rollout, now: float) -> None:
         number, old, candidate = passage.row.id, passage.rollout, passage.row.candidate

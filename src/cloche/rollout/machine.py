@@ -45,6 +45,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase = Phase.LOADING
     step: int = 0
     paused: bool = False
+    #: It was given up for what the candidate did, not by hand or before it had traffic.
+    harmed: bool = False
     #: Why it came to where it is, in words.
     why: str = "waiting for every worker to load the candidate"
 
@@ -80,7 +82,9 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
         return rollout
     harm = _harm(rollout, seen)
     if harm is not None:
-        return _enter(rollout, seen, Phase.ABORTED, rollout.step, harm)
+        given_up = _enter(rollout, seen, Phase.ABORTED, rollout.step, harm)
+        # written down with the decision: who takes over from a process that dies now has not seen what it saw
+        return msgspec.structs.replace(given_up, harmed=_is_its_doing(seen))
     if seen.command is not None:
         return _obey(rollout, seen, seen.command)
     if rollout.paused:
@@ -152,6 +156,11 @@ def _harm(rollout: Rollout, seen: Seen) -> str | None:
     if seen.assessment.verdict is Verdict.FAILED and rollout.phase is not Phase.LOADING:
         return seen.assessment.why
     return None
+
+
+def _is_its_doing(seen: Seen) -> bool:
+    by_hand = seen.command is Command.ABORT
+    return not by_hand and (seen.tripped is not None or seen.assessment.verdict is Verdict.FAILED)
 
 
 def _held(rollout: Rollout, seen: Seen) -> str | None:

@@ -669,6 +669,29 @@ def test_a_new_process_finishes_what_the_old_one_had_decided(world: World, phase
     assert world.last.why.startswith("decided")
 
 
+@pytest.mark.parametrize("seen", ["a death", "a worker that tripped"])
+def test_what_was_taken_back_for_what_it_did_is_blocked_by_whoever_finishes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, seen: str
+) -> None:
+    """The process was killed between writing down what it had decided and doing it; who saw it is gone as well."""
+    number = world.admitted()
+    world.turn(1.0)
+    if seen == "a death":
+        blame(world.machine, 4)
+    else:
+        world.machine.slot.set(Head.TRIPPED, number)
+    with monkeypatch.context() as killed:
+        killed.setattr(Deployments, "abort", lambda *_, **__: True)
+        world.turn(1.0)
+    assert (world.phase, world.row.rollout) == ("aborted", number)
+    world.machine.slot.set(Head.TRIPPED, 0)
+    world.new_process()
+    world.turn(0.1)
+    assert (world.row.rollout, world.last.action) == (None, "aborted")
+    with pytest.raises(RefusedError):
+        world.begin()
+
+
 def test_a_board_that_counts_from_nothing_loses_no_evidence(world: World) -> None:
     world.admitted()
     world.serve(3)

@@ -198,3 +198,19 @@ def test_steps_as_people_write_them() -> None:
         Step(BUCKETS),
     )
     assert canary().steps == (Step(500, 600.0), Step(5_000, 600.0), Step(BUCKETS))
+
+
+@pytest.mark.parametrize(
+    ("phase", "what", "harmed"),
+    [
+        (Phase.STEPPING, seen(1, BAD), True),
+        (Phase.STEPPING, seen(1, tripped="a process ended"), True),
+        (Phase.LOADING, seen(1, tripped="a process ended"), True),
+        (Phase.STEPPING, seen(1, BAD, command=Command.ABORT), False),
+        (Phase.LOADING, seen(1, broken="no memory"), False),
+        (Phase.STEPPING, seen(1, stable_fails="60% are bad"), False),
+    ],
+)
+def test_what_it_was_given_up_for_is_written_down_with_it(phase: Phase, what: Seen, harmed: bool) -> None:
+    after = advance(at(phase), what)
+    assert (after.phase, after.harmed) == (Phase.ABORTED, harmed)
