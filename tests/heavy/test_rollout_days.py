@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from benchmarks.harm import heavy_caller
 
-from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.analysis import Evidence, Policy, Verdict, assess, observe
+from cloche.rollout.counts import Tick
 
 DAYS, SECONDS, RATE, BAD = 2_000, 86_400, 10, 0.005
 #: The candidate's weight: an hour at each step, and the rest of the day at the last.

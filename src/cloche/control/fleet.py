@@ -9,7 +9,7 @@ import msgspec
 
 from cloche.control.watch import Watch
 from cloche.rollout.abtest import Sums
-from cloche.rollout.analysis import Counts
+from cloche.rollout.counts import Counts
 from cloche.rollout.shadow import Tally
 from cloche.store.deployments import DeploymentRow, RolloutRow
 from cloche.store.machines import MachineReport, Machines

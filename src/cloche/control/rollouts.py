@@ -10,7 +10,8 @@ import msgspec
 from cloche.control.fleet import Fleet, Sight
 from cloche.core.routing import BUCKETS
 from cloche.rollout.abtest import LEAST, Difference, Sums, difference, is_badly_dealt
-from cloche.rollout.analysis import Assessment, Counts, Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.analysis import Assessment, Evidence, Policy, Verdict, assess, observe
+from cloche.rollout.counts import Counts, Tick
 from cloche.rollout.machine import HELD, Command, Phase, Rollout, Seen, advance, weight
 from cloche.rollout.shadow import Tally, add, describe
 from cloche.rollout.strategy import Strategy

@@ -12,7 +12,7 @@ import msgspec
 from cloche.core.board import BLAMED, Board, Head, Role, State, series_hash
 from cloche.core.codes import CODES
 from cloche.rollout.abtest import Sums
-from cloche.rollout.analysis import Counts
+from cloche.rollout.counts import Counts
 from cloche.rollout.shadow import Tally
 from cloche.serving.metered import METRICS, SCALE, UNITS, sums_labels
 from cloche.serving.split import ARMS, arm_series, both_arms

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from enum import Enum
-from typing import TypeAlias
 
 import msgspec
 
 from cloche.rollout.bets import BETTER, WORSE, Bets, lower_bound
+from cloche.rollout.counts import COUNTED, Arms, Counts, Tick
 
 #: Of the chance to let a worse candidate pass, what is spent on stable's rate being misjudged.
 _BOUND_SHARE = 0.2
 #: Late answers count against a candidate where they are more than so many times stable's and this share of all.
 _TIMES_LATE, _LATE_ANYWAY = 2.0, 0.025
+#: Of the chance to give up a good candidate, what is spent on that: errors are to be seen first.
+_PACE_SHARE = 0.1
 #: Stable's rate is bounded anew once it has had so many times the requests: it costs a bisection.
 _ANEW = 1.02
 
@@ -46,77 +47,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     times: bool = False
     least_requests: int = 100
     least_s: float = 30.0
-
-
-#: Of the candidate how many and how many of them bad, or late, and the same of stable.
-Arms: TypeAlias = tuple[int, int, int, int]
-
-
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts are what was answered by both arms of a rollout, by version as it had been assigned.
-
-    Answers out of the cache and refusals of what callers sent (4xx) are in neither arm. Bad are errors, time-outs,
-    invalid outputs, and answers slower than the objective. Repeats are, of these, what says nothing new of a
-    caller that can be told from others; `heaviest` are the bad answers beyond the first of who had most of them.
-    Late are answers that took longer than nearly all of stable's used to, good or bad.
-    """
-
-    candidate: int = 0
-    candidate_bad: int = 0
-    stable: int = 0
-    stable_bad: int = 0
-    candidate_repeats: int = 0
-    candidate_bad_repeats: int = 0
-    stable_repeats: int = 0
-    stable_bad_repeats: int = 0
-    candidate_heaviest: int = 0
-    stable_heaviest: int = 0
-    candidate_late: int = 0
-    stable_late: int = 0
-    #: Repeats for who asks what is late: who was late once is told apart from who was bad once.
-    candidate_timed_repeats: int = 0
-    candidate_late_repeats: int = 0
-    stable_timed_repeats: int = 0
-    stable_late_repeats: int = 0
-
-    def since(self, before: Counts) -> Counts:
-        """What came on top; all of it, where the board is a new one and counts from nothing."""
-        fresh = {name: getattr(self, name) - getattr(before, name) for name in _COUNTED}
-        return self if min(fresh.values()) < 0 else Counts(**fresh)
-
-    @property
-    def by_caller(self) -> Arms:
-        """Candidate, its bad ones, stable, its bad ones, no caller more than once."""
-        return (
-            self.candidate - self.candidate_repeats,
-            self.candidate_bad - self.candidate_bad_repeats,
-            self.stable - self.stable_repeats,
-            self.stable_bad - self.stable_bad_repeats,
-        )
-
-    @property
-    def late_by_caller(self) -> Arms:
-        """As `by_caller`, of what is late."""
-        return (
-            self.candidate - self.candidate_timed_repeats,
-            self.candidate_late - self.candidate_late_repeats,
-            self.stable - self.stable_timed_repeats,
-            self.stable_late - self.stable_late_repeats,
-        )
-
-
-_COUNTED = Counts.__struct_fields__
-
-
-class Tick(Counts, frozen=True, kw_only=True):
-    """A Tick is what was answered in a slice of time."""
-
-    seconds: float
-
-    @classmethod
-    def of(cls, seconds: float, several: Sequence[Counts]) -> Tick:
-        """What several processes, or machines, answered in the same time."""
-        return cls(seconds=seconds, **{name: sum(getattr(one, name) for one in several) for name in _COUNTED})
 
 
 class Evidence(Counts, frozen=True, kw_only=True):
@@ -154,7 +84,7 @@ def observe(evidence: Evidence, tick: Tick, policy: Policy) -> Evidence:
     evidence = _bounded(evidence, policy)
     worst = _worst_allowed(evidence, policy)
     going = evidence.for_going_on.after(tick.candidate_bad, tick.candidate, worst)
-    totals = {name: getattr(evidence, name) + getattr(tick, name) for name in _COUNTED}
+    totals = {name: getattr(evidence, name) + getattr(tick, name) for name in COUNTED}
     seconds = evidence.seconds + tick.seconds
     seen = _compared(msgspec.structs.replace(evidence, seconds=seconds, for_going_on=going, **totals))
     return _timed(seen) if policy.times else seen
@@ -162,8 +92,9 @@ def observe(evidence: Evidence, tick: Tick, policy: Policy) -> Evidence:
 
 def assess(evidence: Evidence, policy: Policy) -> Assessment:
     """What the evidence says by now; it may be asked at any time and as often as one likes."""
-    guards = 1 + (policy.objective is not None) + policy.times
-    least = math.log(guards / policy.alpha)
+    pace_alpha = policy.alpha * _PACE_SHARE if policy.times else 0.0
+    guards = 1 if policy.objective is None else 2
+    least = math.log(guards / (policy.alpha - pace_alpha))
     seen = f"{_share(evidence.candidate_bad, evidence.candidate)} bad of {evidence.candidate:,}"
     if evidence.candidate_heaviest > evidence.candidate_bad / 2:
         seen += ", most of them one caller's"
@@ -172,7 +103,7 @@ def assess(evidence: Evidence, policy: Policy) -> Assessment:
         return Assessment(verdict=Verdict.FAILED, why=f"worse than stable: {seen}, {beside}")
     if policy.objective is not None and _over(policy.objective, evidence) >= least:
         return Assessment(verdict=Verdict.FAILED, why=f"over the objective of {policy.objective:.3g}: {seen}")
-    if policy.times and evidence.against_pace.log_evidence >= least:
+    if policy.times and evidence.against_pace.log_evidence >= math.log(1 / pace_alpha):
         mine = f"{_share(evidence.candidate_late, evidence.candidate)} late of {evidence.candidate:,}"
         beside = f"{_share(evidence.stable_late, evidence.stable)} of {evidence.stable:,} on stable"
         return Assessment(verdict=Verdict.FAILED, why=f"slower than stable: {mine}, {beside}")

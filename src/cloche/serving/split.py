@@ -11,7 +11,8 @@ from cloche.core.marks import Marks
 from cloche.core.routing import choose
 from cloche.engine.batcher import Answer as Outcome
 from cloche.engine.engine import Prepared
-from cloche.rollout.analysis import Counts, Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.analysis import Evidence, Policy, Verdict, assess, observe
+from cloche.rollout.counts import Counts, Tick
 from cloche.serving.callers import ArmCallers, Callers, caller_series
 
 #: What was answered, by whom it had been assigned to; `outcome` is good or bad.

@@ -18,13 +18,16 @@ from cloche.control.rollouts import CLOCHE, Known, Plan, Rollouts, begin, descri
 from cloche.control.watch import Watch, tally_path, trouble_path
 from cloche.core.board import BLAMED, Board, Head, Role, Slot, State, series_hash
 from cloche.core.errors import ConflictError, RefusedError
+from cloche.core.marks import Marks
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.registry import Registry
 from cloche.rollout.abtest import Sums
-from cloche.rollout.analysis import Counts, Evidence, Policy, Verdict
+from cloche.rollout.analysis import Evidence, Policy, Verdict
+from cloche.rollout.counts import Counts
 from cloche.rollout.machine import Phase, Rollout
 from cloche.rollout.shadow import Tally
 from cloche.rollout.strategy import Strategy, ab, blue_green, canary, now, shadow
+from cloche.serving.callers import Callers
 from cloche.serving.metered import UNITS, MeteredArm, sums_labels
 from cloche.serving.split import Arm
 from cloche.store.blobs import BundleFolder
@@ -462,6 +465,23 @@ def test_where_stable_fails_nothing_begins_until_it_does_not_any_more(world: Wor
         world.machine.count(3, "stable", 100)
         world.turn(1.0)
     assert world.phase == "stepping"
+
+
+def test_one_caller_that_fails_on_stable_holds_nothing_up(world: World) -> None:
+    """Where callers are told apart: a third of the answers are its own, and bad."""
+    world.begin()
+    world.turn()
+    world.proofs[0].said = ""
+    labels = {"deployment": "fraud", "version": "3", "arm": "stable"}
+    callers = Callers(b"x-user-id", 1, Marks(world.machine.folder / "callers"))
+    stable = Arm(world.machine.slot, labels, 1.0, callers=callers)
+    for _ in range(5):
+        for number in range(99):
+            heavy = number % 3 == 0
+            stable.count(500 if heavy else 200, 0.001, {b"x-user-id": b"heavy" if heavy else b"%d" % number})
+        world.turn(1.0)
+    assert world.phase == "stepping"
+    assert "held" not in world.told
 
 
 def test_what_can_not_be_counted_is_held_and_says_why_before_it_has_traffic(world: World) -> None:

@@ -14,7 +14,7 @@ from cloche.core.codes import CODES
 from cloche.core.marks import Marks
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.rollout.abtest import Sums
-from cloche.rollout.analysis import Counts
+from cloche.rollout.counts import Counts
 from cloche.rollout.shadow import Tally
 from cloche.serving.callers import Callers
 from cloche.serving.metered import MeteredArm

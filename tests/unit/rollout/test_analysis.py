@@ -7,10 +7,9 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cloche.rollout.analysis import Assessment, Counts, Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.analysis import Assessment, Evidence, Policy, Verdict, assess, observe
+from cloche.rollout.counts import Tick
 
 PLAIN = Policy()
 
@@ -158,27 +157,7 @@ def test_one_that_is_worse_by_the_margin_hardly_ever_goes_on() -> None:
     assert went_on <= 40 * 0.05 + 3 * math.sqrt(40 * 0.05 * 0.95)
 
 
-# --- counts
-
-
-COUNTS = st.builds(Counts, **{name: st.integers(0, 1_000) for name in Counts.__struct_fields__})
-
-
-@given(COUNTS, COUNTS)
-def test_what_came_on_top_is_the_difference(before: Counts, more: Counts) -> None:
-    astuple = msgspec.structs.astuple
-    both = zip(Counts.__struct_fields__, astuple(before), astuple(more), strict=True)
-    now = Counts(**{name: one + other for name, one, other in both})
-    assert now.since(before) == more
-    assert now.since(Counts()) == now
-
-
-@given(COUNTS, COUNTS)
-def test_a_board_that_begins_anew_takes_nothing_away(before: Counts, now: Counts) -> None:
-    fresh = now.since(before)
-    assert min(msgspec.structs.astuple(fresh)) >= 0
-    if any(new < old for new, old in zip(*map(msgspec.structs.astuple, (now, before)), strict=True)):
-        assert fresh == now
+# --- callers that can be told apart
 
 
 def test_repeats_of_a_caller_say_nothing_in_the_comparison() -> None:
