@@ -85,7 +85,9 @@ class Fleet:
         watch = self._watch
         uncounted = None
         if held.candidate is not None and row.state["strategy"]["trial"] != "shadow":
-            uncounted = watch.uncounted(row.deployment, row.stable, row.candidate, held.revision)
+            # before it has traffic, who has not followed yet need not have its series
+            since = held.revision if held.weight == 0 else 0
+            uncounted = watch.uncounted(row.deployment, row.stable, row.candidate, since)
         return Sight(
             counts=watch.counts(row.deployment, row.stable, row.candidate),
             deaths=watch.deaths(row.deployment, row.candidate),

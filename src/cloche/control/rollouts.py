@@ -271,14 +271,14 @@ def describe_trial(strategy: Strategy, known: Known) -> str:
     """What a trial has found out, in words."""
     if strategy.trial == "shadow":
         return describe(known.tally)
-    blocks = blocked(strategy, known)
-    if blocks is not None:
-        return blocks
+    why_not = doubt(strategy, known)
+    if why_not is not None:
+        return why_not
     words = [_sentence(metric, one) for metric, one in differences(known).items()]
     return "; ".join(words) or f"fewer than {LEAST} answers in one of the arms: nothing can be said"
 
 
-def blocked(strategy: Strategy, known: Known) -> str | None:
+def doubt(strategy: Strategy, known: Known) -> str | None:
     """Why nothing can be concluded from an A/B trial, whatever its metrics say."""
     dealt = known.sums.get(UNITS)
     if dealt is None:
@@ -297,7 +297,7 @@ def blocked(strategy: Strategy, known: Known) -> str | None:
 def differences(known: Known) -> dict[str, Difference]:
     """By metric how the candidate differs from stable; those together are wrong with a chance of 5 % at most.
 
-    They are to be believed where nothing `blocked` that.
+    They are to be believed where there is no `doubt`.
     """
     seen = known.evidence
     errors = (
@@ -311,7 +311,7 @@ def differences(known: Known) -> dict[str, Difference]:
 
 def _found(strategy: Strategy, known: Known) -> str | None:
     """What an A/B trial was to find out, once it is clear."""
-    if strategy.trial != "ab" or not strategy.metric or blocked(strategy, known) is not None:
+    if strategy.trial != "ab" or not strategy.metric or doubt(strategy, known) is not None:
         return None
     one = differences(known).get(strategy.metric)
     return f"{strategy.metric} differ clearly" if one is not None and one.is_clear else None
