@@ -181,7 +181,7 @@ class Certain:
     def close(self) -> None: ...
 
 
-def tried(door: Any, *, weight: int, runtime: Any) -> Split:
+def tried(door: Any, *, weight: int, runtime: Any, sticky: bytes | None = None) -> Split:
     """The door with a trial, number 7, of version 4 beside its own."""
     stable = door.app.table.predictions[0]
     engine = Engine(door.live.signature, runtime, ref="fraud-model:4", digest="e", cache=door.engine.cache)
@@ -193,7 +193,7 @@ def tried(door: Any, *, weight: int, runtime: Any) -> Split:
     )
     split = MeteredSplit(
         door.slot, deployment="fraud", stable=3, candidate=4, rollout=7, weight=weight, policy=Policy(),
-        slow_s=1.0,
+        slow_s=1.0, sticky=sticky,
     )  # fmt: skip
     table = Table([Served(stable, (), candidate, split)])
     door.app = App(table, Pages(table, door.board, door.state), door.state, max_body=1_000_000)
@@ -232,6 +232,26 @@ def test_what_fails_or_is_refused_has_no_score(
         assert split.candidate.counts() == (1, 1)
         sums = Watch(door.board, tmp_path).sums("fraud", 3, 4, 7)
         assert {metric: sums[metric] for metric in METRICS} == dict.fromkeys(METRICS, (Sums(), Sums()))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_request_over_the_wire_is_its_callers(
+    make_door: Callable[..., Any], run: Run, row: dict[str, Any], tmp_path: Path, large: bool
+) -> None:
+    """On the short way and on the long one."""
+
+    async def scenario() -> None:
+        door, runtime = make_door(), Certain()
+        tried(door, weight=10_000, runtime=runtime, sticky=b"x-user-id")
+        runtime.fails = True
+        body = json.dumps(row).encode() + b" " * (100_000 if large else 0)
+        async with door.open():
+            for name in ("ada", "ada", "bob", "ada"):
+                await door.ask("/predict/fraud", body, headers={"x-user-id": name})
+        counts = Watch(door.board, tmp_path).counts("fraud", 3, 4)
+        assert (counts.candidate_bad, counts.by_caller, counts.candidate_heaviest) == (4, (2, 2, 0, 0), 2)
 
     run(scenario())
 
