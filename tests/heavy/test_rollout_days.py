@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from benchmarks.harm import heavy_caller
 
-from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.analysis import Evidence, Policy, Verdict, assess, observe
+from cloche.rollout.counts import Tick
 
 DAYS, SECONDS, RATE, BAD = 2_000, 86_400, 10, 0.005
 #: The candidate's weight: an hour at each step, and the rest of the day at the last.
@@ -43,3 +47,14 @@ def _is_given_up(chance: np.random.Generator, share: np.ndarray) -> bool:
         if assess(evidence, POLICY).verdict is Verdict.FAILED:
             return True
     return False
+
+
+@pytest.mark.heavy
+def test_one_heavy_caller_that_fails_brings_no_good_version_down(tmp_path: Path) -> None:
+    """Four hundred rollouts on two workers; three of ten requests are one caller's, who fails half of the time."""
+    chance, runs = np.random.default_rng(1), 400
+    given_up = sum(
+        heavy_caller(chance, tmp_path, number, tells_callers=True, objective=0.1) for number in range(1, runs + 1)
+    )
+    print(f"\n{given_up} of {runs} rollouts of an identical version were given up")
+    assert given_up <= runs * Policy().alpha

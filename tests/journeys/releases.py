@@ -22,12 +22,14 @@ from cloche.app.project import open_project
 FLOAT = onnx.TensorProto.FLOAT
 
 
-def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2, name: str = "toy") -> int:
+def release(
+    folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2, work: int = 700, name: str = "toy"
+) -> int:
     """Pack and register a version that answers `factor` times the sum of `x`; its number.
 
-    `kind` is good, "large" (good, and two megabytes), "slow" (good, and some milliseconds a call), or "fails" or
-    "nan" on a share of the rows that `Callers` send. Its own examples have none of them, so that nothing is seen
-    before it has callers.
+    `kind` is good, "large" (good, and two megabytes), "slow" (good, and some milliseconds a call, or more by its
+    `work`), or "fails" or "nan" on a share of the rows that `Callers` send. Its own examples have none of them, so
+    that nothing is seen before it has callers.
     """
     limit = 1.0 - share
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["sum"])]
@@ -37,7 +39,7 @@ def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2,
         nodes.append(helper.make_node("ReduceSum", ["ballast"], ["nothing"], keepdims=0))
         nodes.append(helper.make_node("Add", ["sum", "nothing"], ["value"]))
     elif kind == "slow":  # good, and some milliseconds a call
-        constants.append(numpy_helper.from_array(np.zeros((700, 700), np.float32), "zeros"))
+        constants.append(numpy_helper.from_array(np.zeros((work, work), np.float32), "zeros"))
         nodes += [
             helper.make_node("ReduceSum", ["x"], ["all"], keepdims=0),
             helper.make_node("Mul", ["zeros", "all"], ["square"]),

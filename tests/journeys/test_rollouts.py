@@ -91,6 +91,16 @@ def test_one_that_fails_on_some_rows_comes_back_by_itself(folder: Path) -> None:
         assert "may be deployed again" in cloche(folder, "unblock", "toy:2").stdout
 
 
+def test_one_that_takes_much_longer_comes_back_although_nobody_said_what_is_slow(folder: Path) -> None:
+    release(folder, "slow", 3.0, work=1_200)
+    with up(folder) as serving, Callers(serving.url, rate=200) as callers:
+        until(lambda: len(callers.said) > 1_200, "stable's own pace is known", 60)
+        sent = cloche(folder, "deploy", "toy:2", "--steps", "5%, 50%, 100%", "--wait", check=False)
+        assert sent.returncode == 1
+        assert "took longer than nearly all used to" in history(folder, cloche)[-1]["why"]
+    assert not callers.failed()
+
+
 def test_blue_green_flips_and_flips_back(folder: Path) -> None:
     release(folder, "good", 3.0)
     with up(folder) as serving, Callers(serving.url, rate=100) as callers:

@@ -17,7 +17,7 @@ from cloche.control.rollouts import begin
 from cloche.core.board import Board
 from cloche.core.errors import BusyError, ConfigError, ConflictError, NotFoundError, RefusedError
 from cloche.core.machine import free_memory
-from cloche.rollout.machine import Command
+from cloche.rollout.machine import Command, Phase, Rollout
 from cloche.rollout.strategy import Metric, Strategy
 from cloche.settings import Online, default_online
 from cloche.settings.kinds import MAX_WORKERS
@@ -83,9 +83,20 @@ def deploy(
 
 
 def order(project: Project, name: str | None, command: Command) -> DeploymentRow:
-    """Tell the controller what to do with the rollout of a deployment (the only one, where none is named)."""
+    """Tell the controller what to do with the rollout of a deployment (the only one, where none is named).
+
+    Raises ConflictError CL-E508 for a promotion of what is not loaded yet: nothing would come of it.
+    """
     row = find_deployment(project, None, name)
     check_served(project)
+    if command is Command.PROMOTE and row.rollout is not None:
+        under_way = Deployments(project.store).rollout(row.rollout)
+        if msgspec.convert(under_way.state, Rollout).phase is Phase.LOADING:
+            raise ConflictError(
+                f"{row.model}:{under_way.candidate} is not warm in every worker yet",
+                code="CL-E508",
+                hint=f"wait for its first step: cloche status {row.name} -w",
+            )
     Deployments(project.store).order(row.name, command.value, project.store.who)
     return row
 

@@ -182,7 +182,8 @@ def policy_of(online: Online, *, shares: int) -> Policy:
     objective = online.objectives.error_rate or _NOBODY_WANTS
     if online.objectives.p99_s is not None:
         objective += 0.01  # that many answers may be slower
-    return msgspec.structs.replace(policy, alpha=policy.alpha / shares, objective=objective)
+    times = online.objectives.p99_s is None  # else that says what is slow
+    return msgspec.structs.replace(policy, alpha=policy.alpha / shares, objective=objective, times=times)
 
 
 def slow_s(online: Online) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from jinja2 import Environment, StrictUndefined
 
-from cloche.control.rollouts import Known, describe_trial, differences
+from cloche.control.rollouts import Known, describe_trial, differences, doubt
 from cloche.core.errors import NotFoundError
 from cloche.core.units import format_duration
 from cloche.rollout.abtest import Difference
@@ -34,6 +34,7 @@ def rollout_page(store: Store, deployment: str) -> str:
         )
     known = Known() if row.evidence is None else msgspec.convert(row.evidence, Known)
     strategy = msgspec.convert(row.state, Rollout).strategy
+    is_said = strategy.trial == "ab" and doubt(strategy, known) is None
     events = [one for one in list_events(store, deployment, most=1_000) if one.rollout == row.id]
     evidence = known.evidence
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -53,7 +54,7 @@ def rollout_page(store: Store, deployment: str) -> str:
         events=[
             {"when": _moment(one.time), "action": one.action, "who": one.who, "why": one.why} for one in events
         ],
-        intervals=_intervals(differences(known)) if strategy.trial == "ab" else [],
+        intervals=_intervals(differences(known)) if is_said else [],
         shown=_shown,
         **_alike(known.tally),
     )

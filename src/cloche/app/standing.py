@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from cloche.app.deploy import online_of
 from cloche.app.describe import policy_of
 from cloche.app.project import Project
 from cloche.app.up import runtime_folder
-from cloche.control.rollouts import Known, describe_trial
+from cloche.control.rollouts import Known, describe_trial, judge
 from cloche.control.watch import Watch
 from cloche.core.board import Board
-from cloche.monitoring.windows import BOUNDS, DURATION, quantile_ms
-from cloche.rollout.analysis import Assessment, assess
-from cloche.rollout.machine import Phase, Rollout
+from cloche.monitoring.latency import durations, milliseconds, quantile
+from cloche.rollout.machine import HELD, Phase, Rollout
 from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
 
 
@@ -43,6 +40,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     steps: tuple[float, ...]
     paused: bool
+    #: It waits for somebody to look, who is asked to (a `page` in the history).
+    held: bool = False
     why: str
     verdict: str
     evidence: str
@@ -98,7 +97,7 @@ def _view(project: Project, row: DeploymentRow, board: Board | None) -> Deployme
 def _rollout(project: Project, row: DeploymentRow, stored: RolloutRow, known: Known) -> RolloutView:
     rollout = msgspec.convert(stored.state, Rollout)
     policy = policy_of(online_of(project, row), shares=project.settings.serve.workers + 1)
-    said: Assessment = assess(known.evidence, policy)
+    said = judge(known, policy)
     trial = rollout.strategy.trial
     judged = rollout.strategy.judged and rollout.phase is Phase.STEPPING
     return RolloutView(
@@ -108,6 +107,7 @@ def _rollout(project: Project, row: DeploymentRow, stored: RolloutRow, known: Kn
         step=rollout.step + 1,
         steps=tuple(step.weight / 100 for step in rollout.strategy.steps),
         paused=rollout.paused,
+        held=rollout.why.startswith(HELD),
         why=rollout.why,
         verdict=trial or said.verdict.value,
         evidence=describe_trial(rollout.strategy, known) if trial else said.why,
@@ -120,15 +120,6 @@ def _version(board: Board | None, row: DeploymentRow, number: int, role: str, sh
     view = VersionView(version=f"{row.model}:{number}", role=role, share=share)
     if board is None:
         return view
-    buckets = _buckets(board, {"deployment": row.name, "version": str(number)})
-    return msgspec.structs.replace(view, p50_ms=quantile_ms(buckets, 0.5), p99_ms=quantile_ms(buckets, 0.99))
-
-
-def _buckets(board: Board, of: Mapping[str, str]) -> list[int]:
-    """How many answers took so long, by bucket of BOUNDS."""
-    counts = dict.fromkeys(BOUNDS, 0)
-    for labels, value in board.labelled():
-        is_it = labels.get("name") == DURATION and "le" in labels
-        if is_it and all(labels.get(name) == text for name, text in of.items()):
-            counts[labels["le"]] += value
-    return list(counts.values())
+    buckets = durations(board, row.name, number)
+    p50, p99 = (quantile(buckets, share) for share in (0.5, 0.99))
+    return msgspec.structs.replace(view, p50_ms=milliseconds(p50), p99_ms=milliseconds(p99))

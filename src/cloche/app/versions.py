@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,18 +21,25 @@ from cloche.engine.cache import Cache
 from cloche.engine.cost import CostLine, warm_up
 from cloche.engine.engine import Engine
 from cloche.monitoring.counters import DeploymentCounters
+from cloche.monitoring.latency import durations, quantile
 from cloche.rollout.shadow import Tally
 from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
 from cloche.serving.guard import Guard, Policy
 from cloche.serving.keyring import FollowedKeys
 from cloche.serving.limits import RateLimiter
-from cloche.serving.metered import MeteredArm
+from cloche.serving.metered import MeteredSplit
 from cloche.serving.mirror import Mirror
 from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, dialects_for
-from cloche.serving.split import Arm, Split
+from cloche.serving.split import Split
 from cloche.serving.state import WorkerState
 from cloche.serving.table import Served, Table
+
+#: An answer is late when it took longer than so many times stable's p99, and so many seconds more than that: a
+#: candidate does not run in the event loop, and may wait for the interpreter's lock twice (5 ms each).
+_TIMES_P99, _LEAST_SLOWER_S = 1.5, 0.01
+#: By fewer answers p99 is not known.
+_LEAST_ANSWERS = 1_000
 
 
 class Counting(Protocol):
@@ -221,7 +227,9 @@ class Versions:
         if trial.kind == "shadow":
             candidate = self._standing[_key(trial.candidate)].batcher
             return Mirror(candidate, rollout=trial.rollout, deadline_s=stable.deadline_s, sticky=sticky)
-        return Split(
+        buckets = durations(self._place.board, stable.deployment, stable.version)
+        make = MeteredSplit if trial.kind == "ab" else Split
+        return make(
             self._place.slot,
             deployment=stable.deployment,
             stable=stable.version,
@@ -231,8 +239,20 @@ class Versions:
             policy=trial.policy,
             slow_s=trial.slow_s,
             sticky=sticky,
-            arm=partial(MeteredArm, trial=trial.rollout) if trial.kind == "ab" else Arm,
+            late_s=late_after(buckets, trial.slow_s) if trial.policy.times else None,
         )
+
+
+def late_after(buckets: Sequence[int], slow_s: float) -> float | None:
+    """Seconds from which on an answer is late by stable's own measure; None where that is not known, or is bad.
+
+    `buckets` are stable's answers so far, as `durations` gives them.
+    """
+    p99_s = quantile(buckets, 0.99)
+    if p99_s is None or sum(buckets) < _LEAST_ANSWERS:
+        return None
+    late_s = max(_TIMES_P99 * p99_s, p99_s + _LEAST_SLOWER_S)
+    return late_s if late_s < slow_s else None
 
 
 def _key(one: DeploymentConfig) -> bytes:

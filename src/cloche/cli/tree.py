@@ -42,7 +42,7 @@ def _version(one: VersionView) -> str:
 
 def _rollout(rollout: RolloutView) -> list[str]:
     told = [f"{rollout.evidence}   ({rollout.verdict})"]
-    ends = [f"came here because: {rollout.why}"]
+    ends = [f"page: {rollout.why}" if rollout.held else f"came here because: {rollout.why}"]
     if rollout.eta_s is not None:
         ends.append(f"enough evidence in about {_time(rollout.eta_s)} if all stays as it is")
     return [*told, *ends, "promote · abort · pause" if not rollout.paused else "promote · abort · resume"]

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from cloche.control.watch import Counts, Watch
+from cloche.control.watch import Watch
 from cloche.rollout.abtest import Sums
+from cloche.rollout.counts import Counts
 from cloche.rollout.shadow import Tally
 from cloche.store.deployments import DeploymentRow, RolloutRow
 from cloche.store.machines import MachineReport, Machines
@@ -25,6 +26,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     tripped: bool = False
     trouble: str | None = None
     usual_error: str | None = None
+    #: Why what it answers in the rollout isn't counted, where it isn't.
+    uncounted: str | None = None
     #: By worker.
     tallies: Mapping[str, Tally] = {}
     sums: Mapping[str, tuple[Sums, Sums]] = {}
@@ -80,12 +83,18 @@ class Fleet:
     def own_sight(self, held: DeploymentRow, row: RolloutRow) -> Sight:
         """What this machine sees of a rollout."""
         watch = self._watch
+        uncounted = None
+        if held.candidate is not None and row.state["strategy"]["trial"] != "shadow":
+            # before it has traffic, who has not followed yet need not have its series
+            since = held.revision if held.weight == 0 else 0
+            uncounted = watch.uncounted(row.deployment, row.stable, row.candidate, since)
         return Sight(
             counts=watch.counts(row.deployment, row.stable, row.candidate),
             deaths=watch.deaths(row.deployment, row.candidate),
             tripped=watch.has_tripped(row.id),
             trouble=watch.trouble(held.revision),
             usual_error=watch.usual_error(row.deployment, row.candidate),
+            uncounted=uncounted,
             tallies=watch.tallies(row.id),
             sums=watch.sums(row.deployment, row.stable, row.candidate, row.id),
         )

@@ -8,14 +8,17 @@ from typing import Any, Protocol
 import msgspec
 
 from cloche.control.fleet import Fleet, Sight
-from cloche.control.watch import Counts
-from cloche.rollout.abtest import LEAST, Difference, Sums, difference
-from cloche.rollout.analysis import Evidence, Policy, Tick, Verdict, assess, observe
-from cloche.rollout.machine import Command, Phase, Rollout, Seen, advance, weight
+from cloche.core.routing import BUCKETS
+from cloche.rollout.abtest import LEAST, Difference, Sums, difference, is_badly_dealt
+from cloche.rollout.analysis import Assessment, Evidence, Policy, Verdict, assess, observe
+from cloche.rollout.counts import Counts, Tick
+from cloche.rollout.machine import HELD, Command, Phase, Rollout, Seen, advance, weight
 from cloche.rollout.shadow import Tally, add, describe
 from cloche.rollout.strategy import Strategy
+from cloche.serving.metered import UNITS
 from cloche.store.database import Store
 from cloche.store.deployments import DeploymentRow, Deployments, RolloutRow
+from cloche.store.events import PAGE
 from cloche.store.machines import Lease
 
 #: In the history, who did what nobody asked for.
@@ -59,6 +62,8 @@ class Known(msgspec.Struct, frozen=True):
     #: What of that each machine had told by then: it begins anew when its processes, or its board, do.
     told_tallies: Mapping[str, Mapping[str, Tally]] = {}
     told_sums: Mapping[str, Mapping[str, tuple[Sums, Sums]]] = {}
+    #: Why not all that is answered is counted, where it isn't.
+    uncounted: str | None = None
 
 
 class Passage:
@@ -127,15 +132,18 @@ class Rollouts:
         now = self._store.now()
         ticks = now - passage.ticked >= TICK_S
         trips = self._fleet.has_tripped(number)
-        if ticks or trips:
+        is_ready = row.candidate is not None and self._fleet.are_at(row.revision)
+        # before it gets any traffic it is known whether that can be counted
+        begins = is_ready and passage.rollout.phase is Phase.LOADING
+        if ticks or trips or begins:
             passage.sights = self._fleet.sights(row, passage.row)
             self._observe(passage, plan, now)
         broken = self._broken(passage, row)
         stored = self._deployments.rollout(number)
         seen = Seen(
             now=now,
-            assessment=assess(passage.known.evidence, plan.policy),
-            is_ready=row.candidate is not None and self._fleet.are_at(row.revision),
+            assessment=judge(passage.known, plan.policy),
+            is_ready=is_ready,
             broken=broken,
             tripped=passage.crashed or (self._harm(passage) if trips else None),
             command=None if stored.command is None else Command(stored.command),
@@ -155,14 +163,8 @@ class Rollouts:
             for name, sight in passage.sights.items()
             if name in known.counts  # of one that is new, what it had counted before is not of this rollout
         ]
-        candidate = sum(one.candidate for one in fresh)
-        tick = Tick(
-            seconds=seconds if candidate else 0.0,
-            candidate=candidate,
-            candidate_bad=sum(one.candidate_bad for one in fresh),
-            stable=sum(one.stable for one in fresh),
-            stable_bad=sum(one.stable_bad for one in fresh),
-        )
+        # a second in which nobody asked the candidate says nothing of how long it takes to know it
+        tick = Tick.of(seconds if any(one.candidate for one in fresh) else 0.0, fresh)
         passage.recent = _decayed(passage.recent, seconds, tick)
         evidence = observe(known.evidence, tick, plan.policy)
         deaths = {name: sight.deaths for name, sight in passage.sights.items()}
@@ -174,6 +176,7 @@ class Rollouts:
             {**known.counts, **counts},
             {**known.deaths, **deaths},
             *_trials(known, passage.sights),
+            uncounted=next((sight.uncounted for sight in passage.sights.values() if sight.uncounted), None),
         )
 
     def _broken(self, passage: Passage, row: DeploymentRow) -> str | None:
@@ -193,6 +196,9 @@ class Rollouts:
     def _harm(self, passage: Passage) -> str:
         row, evidence = passage.row, passage.known.evidence
         words = f"{row.model}:{row.candidate} harms: {_arms(row, evidence)}"
+        late = f"{evidence.candidate_late:,} took longer than nearly all used to, {evidence.stable_late:,} there"
+        if evidence.candidate_late > evidence.candidate_bad:
+            words = f"{words}; {late}"
         usual = next((sight.usual_error for sight in passage.sights.values() if sight.usual_error), None)
         return words if usual is None else f"{words}; most often: {usual}"
 
@@ -217,10 +223,9 @@ class Rollouts:
             why = f"{rollout.why}: {describe_trial(rollout.strategy, passage.known)}"
             self._deployments.abort(name, number, CLOCHE, why, block=False, how="reported")
         else:
-            harmed = seen.tripped is not None or seen.assessment.verdict is Verdict.FAILED
             by_hand = seen.command is Command.ABORT
             why = self._harm(passage) if rollout.why == seen.assessment.why else rollout.why
-            self._deployments.abort(name, number, who if by_hand else CLOCHE, why, block=harmed and not by_hand)
+            self._deployments.abort(name, number, who if by_hand else CLOCHE, why, block=rollout.harmed)
 
     def _move(self, passage: Passage, row: DeploymentRow, who: str, fresh: Rollout, now: float) -> None:
         number, old, candidate = passage.row.id, passage.rollout, passage.row.candidate
@@ -228,8 +233,9 @@ class Rollouts:
         moved = fresh.phase is not old.phase or fresh.step != old.step
         if row.candidate is not None and (share != row.weight or moved):
             self._deployments.shift(row.name, number, share, who, _step(fresh) if moved else None)
-        if fresh.why.startswith("held") and not old.why.startswith("held"):
-            self._deployments.note(row.name, number, CLOCHE, "held", candidate, fresh.why)
+        if fresh.why.startswith(HELD) and not old.why.startswith(HELD):
+            for action in ("held", PAGE):
+                self._deployments.note(row.name, number, CLOCHE, action, candidate, fresh.why)
         elif fresh.paused != old.paused:
             action = "paused" if fresh.paused else "resumed"
             self._deployments.note(row.name, number, who, action, candidate, fresh.why)
@@ -240,9 +246,17 @@ class Rollouts:
         self._deployments.keep(stored.id, state, msgspec.to_builtins(passage.known), stored.command)
 
 
+def judge(known: Known, policy: Policy) -> Assessment:
+    """What is known says by now; harm that was seen is harm, though not all was counted."""
+    said = assess(known.evidence, policy)
+    if known.uncounted is None or said.verdict is Verdict.FAILED:
+        return said
+    return Assessment(verdict=Verdict.ERROR, why=known.uncounted)
+
+
 def _decayed(recent: tuple[float, float], seconds: float, tick: Tick) -> tuple[float, float]:
     left = 0.5 ** (seconds / _HALF_LIFE_S)
-    return recent[0] * left + tick.stable, recent[1] * left + tick.stable_bad
+    return recent[0] * left + tick.stable, recent[1] * left + tick.stable_bad - tick.stable_heaviest
 
 
 def _fails(passage: Passage, policy: Policy) -> str | None:
@@ -257,26 +271,47 @@ def describe_trial(strategy: Strategy, known: Known) -> str:
     """What a trial has found out, in words."""
     if strategy.trial == "shadow":
         return describe(known.tally)
-    found = differences(known)
-    words = [_sentence(metric, one) for metric, one in found.items()]
+    why_not = doubt(strategy, known)
+    if why_not is not None:
+        return why_not
+    words = [_sentence(metric, one) for metric, one in differences(known).items()]
     return "; ".join(words) or f"fewer than {LEAST} answers in one of the arms: nothing can be said"
 
 
+def doubt(strategy: Strategy, known: Known) -> str | None:
+    """Why nothing can be concluded from an A/B trial, whatever its metrics say."""
+    dealt = known.sums.get(UNITS)
+    if dealt is None:
+        return None
+    # a caller that goes to several machines is dealt by each, and always alike
+    stable, candidate = (one.n // max(1, len(known.told_sums)) for one in dealt)
+    if min(stable, candidate) < LEAST:
+        return f"fewer than {LEAST} callers in one of the arms: nothing can be said"
+    share = strategy.steps[0].weight / BUCKETS
+    if is_badly_dealt(candidate, stable, share):
+        real = f"{candidate:,} of {candidate + stable:,}, {candidate / (candidate + stable):.1%}"
+        return f"the candidate was dealt {real} of the callers, not {share:.1%}: nothing can be concluded"
+    return None
+
+
 def differences(known: Known) -> dict[str, Difference]:
-    """By metric how the candidate differs from stable; those together are wrong with a chance of 5 % at most."""
+    """By metric how the candidate differs from stable; those together are wrong with a chance of 5 % at most.
+
+    They are to be believed where there is no `doubt`.
+    """
     seen = known.evidence
     errors = (
         Sums.of_share(seen.stable_bad, seen.stable),
         Sums.of_share(seen.candidate_bad, seen.candidate),
     )
-    metrics = {"errors": errors, **known.sums}
+    metrics = {"errors": errors, **{name: arms for name, arms in known.sums.items() if name != UNITS}}
     found = {name: difference(*arms, _ALPHA / len(metrics)) for name, arms in metrics.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 
 def _found(strategy: Strategy, known: Known) -> str | None:
     """What an A/B trial was to find out, once it is clear."""
-    if strategy.trial != "ab" or not strategy.metric:
+    if strategy.trial != "ab" or not strategy.metric or doubt(strategy, known) is not None:
         return None
     one = differences(known).get(strategy.metric)
     return f"{strategy.metric} differ clearly" if one is not None and one.is_clear else None
@@ -289,7 +324,7 @@ def _sentence(metric: str, one: Difference) -> str:
     return f"{metric} {effect}{unit} ({low} to {high}){clear}"
 
 
-def _trials(known: Known, sights: Mapping[str, Sight]) -> tuple[Any, ...]:
+def _trials(known: Known, sights: Mapping[str, Sight]) -> tuple[Any, Any, Any, Any]:
     """What a trial knows with what came on top on each machine; what one has lost meanwhile stays."""
     tally, sums = known.tally, dict(known.sums)
     for name, sight in sights.items():

@@ -12,9 +12,10 @@ import msgspec
 from cloche.core.board import BLAMED, Board, Head, Role, State, series_hash
 from cloche.core.codes import CODES
 from cloche.rollout.abtest import Sums
+from cloche.rollout.counts import Counts
 from cloche.rollout.shadow import Tally
-from cloche.serving.metered import METRICS, SCALE, sums_labels
-from cloche.serving.split import ARMS
+from cloche.serving.metered import METRICS, SCALE, UNITS, sums_labels
+from cloche.serving.split import ARMS, arm_series, both_arms
 
 
 def trouble_path(folder: Path, slot: int) -> Path:
@@ -25,22 +26,6 @@ def trouble_path(folder: Path, slot: int) -> Path:
 def tally_path(folder: Path, slot: int) -> Path:
     """Where the worker of a slot says what shadows have found out: {number of the rollout: Tally}."""
     return folder / f"shadow-{slot}.json"
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """Counts is what both arms of a rollout were asked, and what became bad of it, ever."""
-
-    candidate: int = 0
-    candidate_bad: int = 0
-    stable: int = 0
-    stable_bad: int = 0
-
-    def since(self, before: Counts) -> Counts:
-        """What came on top; all of it, where the board is a new one and counts from nothing."""
-        now, then = msgspec.structs.astuple(self), msgspec.structs.astuple(before)
-        if any(new < old for new, old in zip(now, then, strict=True)):
-            return self
-        return Counts(*(new - old for new, old in zip(now, then, strict=True)))
 
 
 class Watch:
@@ -91,14 +76,26 @@ class Watch:
         return self._board.sums().get(series_hash({"name": BLAMED, "executing": str(blamed)}), 0)
 
     def counts(self, deployment: str, stable: int, candidate: int) -> Counts:
+        """What both arms of a rollout were asked, and what became bad of it, ever."""
         sums = self._board.sums()
 
-        def arm(version: int, name: str) -> tuple[int, int]:
-            labels = {"name": ARMS, "deployment": deployment, "version": str(version), "arm": name}
-            good, bad = (sums.get(series_hash({**labels, "outcome": outcome}), 0) for outcome in ("good", "bad"))
-            return good + bad, bad
+        def arm(version: int, name: str) -> list[int]:
+            labels = {"deployment": deployment, "version": str(version), "arm": name}
+            return [sums.get(series_hash(one), 0) for one in arm_series(labels)]
 
-        return Counts(*arm(candidate, "candidate"), *arm(stable, "stable"))
+        return both_arms(arm(candidate, "candidate"), arm(stable, "stable"))
+
+    def uncounted(self, deployment: str, stable: int, candidate: int, revision: int) -> str | None:
+        """Why what a worker that is at this revision answers in a rollout isn't counted, where it isn't."""
+        arms = ((stable, "stable"), (candidate, "candidate"))
+        labels = [{"deployment": deployment, "version": str(version), "arm": arm} for version, arm in arms]
+        wanted = {series_hash({**one, "name": ARMS, "outcome": "bad"}) for one in labels}
+        for slot in self.workers():
+            if self._board.head(slot, Head.REVISION) < revision:
+                continue
+            if not wanted <= {series for series, _ in self._board.series_from(slot, 0)}:
+                return f"worker {slot} has no room left to count in: start cloche up anew, or deploy with --now"
+        return None
 
     def tallies(self, rollout: int) -> dict[str, Tally]:
         """What the workers of this machine have compared in a shadow, by slot; those that ended among them."""
@@ -111,7 +108,7 @@ class Watch:
         return found
 
     def sums(self, deployment: str, stable: int, candidate: int, trial: int) -> dict[str, tuple[Sums, Sums]]:
-        """The metrics of an A/B trial, of stable and of the candidate."""
+        """The metrics of an A/B trial, of stable and of the candidate, and whom each was dealt."""
         counted = self._board.sums()
 
         def arm(version: int, name: str, metric: str) -> Sums:
@@ -119,7 +116,8 @@ class Watch:
             n, *more = (counted.get(series_hash(one), 0) for one in sums_labels(labels, metric, trial))
             return Sums(n, *(value / SCALE for value in more))
 
-        return {metric: (arm(stable, "stable", metric), arm(candidate, "candidate", metric)) for metric in METRICS}
+        metrics = (*METRICS, UNITS)
+        return {metric: (arm(stable, "stable", metric), arm(candidate, "candidate", metric)) for metric in metrics}
 
     def usual_error(self, deployment: str, version: int) -> str | None:
         """What a version's requests fail with most often, in words."""

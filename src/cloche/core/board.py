@@ -82,7 +82,7 @@ class Board:
         try:
             is_new = os.fstat(descriptor).st_size < size
             if is_new:
-                _allocate(descriptor, size)
+                allocate(descriptor, size)
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
@@ -271,7 +271,7 @@ def discard(path: Path) -> None:
     path.with_suffix(".labels").unlink(missing_ok=True)
 
 
-def _allocate(descriptor: int, size: int) -> None:
+def allocate(descriptor: int, size: int) -> None:
     """Make the file so long, with room on the disk: a process that touches a hole in a full one is killed."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)

@@ -126,6 +126,10 @@ CODES: dict[str, tuple[str, str]] = {
         "Another push stands in the way",
         "Each file of a bundle is sent by one push at a time, from where it is: push again, and it goes on.",
     ),
+    "CL-E508": (
+        "The candidate is not loaded yet",
+        "Nothing gets all of the traffic before every worker has it warm: promote it from its first step on.",
+    ),
     "CL-E600": ("Busy", "Try again after the time in Retry-After."),
     "CL-E601": ("Overloaded", "The request could not have been answered in time, so it was not begun."),
     "CL-E602": ("Too late", "The deadline passed; raise it with Cloche-Deadline or in cloche.toml."),

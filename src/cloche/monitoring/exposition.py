@@ -35,6 +35,22 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Requests of a rollout by the version that they had been assigned to, good or bad.",
         ("deployment", "version", "arm", "outcome"),
     ),
+    "cloche_rollout_repeats_total": (
+        "Of these, what said nothing new of its caller: the sticky header tells callers apart.",
+        ("deployment", "version", "arm", "outcome"),
+    ),
+    "cloche_rollout_one_caller_total": (
+        "Bad answers beyond the first of the caller with most of them, summed over workers.",
+        ("deployment", "version", "arm"),
+    ),
+    "cloche_rollout_late_total": (
+        "Requests of a rollout that took longer than nearly all of stable's used to.",
+        ("deployment", "version", "arm"),
+    ),
+    "cloche_rollout_timed_repeats_total": (
+        "Requests that said nothing new of how long their callers wait: any, and the late ones of them.",
+        ("deployment", "version", "arm", "outcome"),
+    ),
     "cloche_trial_sums": (
         "Sums of an A/B trial's metrics in millionths, by arm.",
         ("deployment", "version", "arm", "metric", "stat", "trial"),

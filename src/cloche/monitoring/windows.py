@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 
 import msgspec
 
-from cloche.monitoring.counters import SECONDS
+from cloche.monitoring.latency import BOUNDS, DURATION, milliseconds, quantile
 from cloche.store.increases import DAY, HOUR, MINUTE, SECOND, merge
 from cloche.store.statistics import Statistics
 
 REQUESTS = "cloche_requests_total"
 ERRORS = "cloche_errors_total"
-DURATION = "cloche_request_duration_seconds"
-#: The upper bounds of the buckets of the time that answers took, as they are written.
-BOUNDS = (*(format(bound, "g") for bound in SECONDS), "+Inf")
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,18 +86,6 @@ def over(
     )
 
 
-def quantile_ms(buckets: Sequence[int], share: float) -> float | None:
-    """Milliseconds within which this share of the answers was there, by line within a bucket of `SECONDS`."""
-    wanted, passed = share * sum(buckets), 0
-    for place, count in enumerate(buckets):
-        if count and passed + count >= wanted:
-            low = SECONDS[place - 1] if place else 0.0
-            high = SECONDS[place] if place < len(SECONDS) else SECONDS[-1]
-            return 1000 * (low + (high - low) * (wanted - passed) / count)
-        passed += count
-    return None
-
-
 def _windows(
     start: int, seconds: float, increases: Mapping[int, int], labels: Mapping[int, Mapping[str, str]]
 ) -> list[Window]:
@@ -136,7 +121,7 @@ def _window(
         refused=sum(count for code, count in codes.items() if 400 <= int(code) < 499),
         codes=dict(sorted(codes.items())),
         reasons=dict(sorted(by_name.get(ERRORS, {}).items())),
-        p50_ms=quantile_ms(buckets, 0.5),
-        p95_ms=quantile_ms(buckets, 0.95),
-        p99_ms=quantile_ms(buckets, 0.99),
+        p50_ms=milliseconds(quantile(buckets, 0.5)),
+        p95_ms=milliseconds(quantile(buckets, 0.95)),
+        p99_ms=milliseconds(quantile(buckets, 0.99)),
     )

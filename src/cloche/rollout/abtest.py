@@ -21,6 +21,12 @@ _TIGHTEST_AT = 1_000
 LEAST = 100
 
 
+#: That the callers of a trial are ever taken for badly dealt when they are not.
+_ALPHA_DEALT = 0.001
+#: How many callers the guess at another share is worth, before any were dealt.
+_WORTH = 200.0
+
+
 class Sums(msgspec.Struct, frozen=True):
     """Sums are a metric of one arm: how many values, their sum and that of their squares.
 
@@ -78,6 +84,25 @@ def difference(stable: Sums, candidate: Sums, alpha: float) -> Difference | None
     effect = candidate.mean - stable.mean
     half = _half_width(stable, alpha / 2) + _half_width(candidate, alpha / 2)
     return Difference(effect, effect - half, effect + half, candidate.n, stable.n)
+
+
+def is_badly_dealt(candidate: int, stable: int, share: float) -> bool:
+    """Whether so many units of each arm are not what a candidate's `share` (0 to 1) deals out.
+
+    It may be asked at any time: the likelihood of these counts under shares drawn from a beta distribution about
+    the one that is meant, over that under it, is a test martingale (Lindon, Malek: "Anytime-valid inference for
+    multinomial count data", NeurIPS 2022).
+    """
+    if not 0.0 < share < 1.0:
+        return False
+    mine, theirs = _WORTH * share, _WORTH * (1 - share)
+    mixed = _log_beta(mine + candidate, theirs + stable) - _log_beta(mine, theirs)
+    meant = candidate * math.log(share) + stable * math.log1p(-share)
+    return mixed - meant >= math.log(1 / _ALPHA_DEALT)
+
+
+def _log_beta(one: float, other: float) -> float:
+    return math.lgamma(one) + math.lgamma(other) - math.lgamma(one + other)
 
 
 def _half_width(sums: Sums, alpha: float) -> float:

@@ -13,6 +13,8 @@ from cloche.rollout.strategy import Strategy
 #: The first weight of a ramp, in hundredths of a percent: what fails always is seen there.
 _FIRST = 50
 _SUBSTEPS = 10
+#: What `why` begins with while a rollout is held.
+HELD = "held: "
 
 
 class Phase(Enum):
@@ -43,6 +45,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase = Phase.LOADING
     step: int = 0
     paused: bool = False
+    #: It was given up for what the candidate did, not by hand or before it had traffic.
+    harmed: bool = False
     #: Why it came to where it is, in words.
     why: str = "waiting for every worker to load the candidate"
 
@@ -78,15 +82,19 @@ def advance(rollout: Rollout, seen: Seen) -> Rollout:
         return rollout
     harm = _harm(rollout, seen)
     if harm is not None:
-        return _enter(rollout, seen, Phase.ABORTED, rollout.step, harm)
+        given_up = _enter(rollout, seen, Phase.ABORTED, rollout.step, harm)
+        # written down with the decision: who takes over from a process that dies now has not seen what it saw
+        return msgspec.structs.replace(given_up, harmed=_is_its_doing(seen))
     if seen.command is not None:
         return _obey(rollout, seen, seen.command)
     if rollout.paused:
         return rollout
     last = len(rollout.strategy.steps) - 1
-    if rollout.phase is Phase.LOADING and seen.stable_fails is not None:
-        why = f"held: {seen.stable_fails}, and it is not the candidate's doing"
-        return msgspec.structs.replace(rollout, why=why)
+    held = _held(rollout, seen)
+    if held is not None:
+        return msgspec.structs.replace(rollout, why=f"{HELD}{held}")
+    if rollout.phase is not Phase.LOADING and rollout.why.startswith(HELD):
+        rollout = msgspec.structs.replace(rollout, why="it can be measured again")
     if rollout.phase is Phase.LOADING:
         return _enter(rollout, seen, Phase.STEPPING, 0, "every worker has it warm") if seen.is_ready else rollout
     if rollout.strategy.trial and seen.found is not None:
@@ -146,6 +154,24 @@ def _harm(rollout: Rollout, seen: Seen) -> str | None:
         # it did not before the candidate had traffic, or that would not have begun
         return f"{seen.stable_fails} since the candidate has traffic: that goes first"
     if seen.assessment.verdict is Verdict.FAILED and rollout.phase is not Phase.LOADING:
+        return seen.assessment.why
+    return None
+
+
+def _is_its_doing(seen: Seen) -> bool:
+    by_hand = seen.command is Command.ABORT
+    return not by_hand and (seen.tripped is not None or seen.assessment.verdict is Verdict.FAILED)
+
+
+def _held(rollout: Rollout, seen: Seen) -> str | None:
+    """Why it is to stay where it is, though nothing speaks against the candidate."""
+    if rollout.phase is Phase.LOADING and seen.stable_fails is not None:
+        return f"{seen.stable_fails}, and it is not the candidate's doing"
+    strategy = rollout.strategy
+    # a trial that has begun ends by its time; who wants it now has not asked that it be watched
+    has_to_wait = rollout.phase is Phase.LOADING or not strategy.trial
+    is_watched = strategy.judged or strategy.trial or strategy.bake_s > 0
+    if seen.assessment.verdict is Verdict.ERROR and has_to_wait and is_watched:
         return seen.assessment.why
     return None
 

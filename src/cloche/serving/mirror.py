@@ -14,7 +14,7 @@ from cloche.engine.batcher import Answer as Outcome
 from cloche.engine.batcher import Batcher
 from cloche.engine.engine import Prepared
 from cloche.rollout.shadow import Tally, add, compare
-from cloche.serving.split import Arm
+from cloche.serving.split import NOBODY, Arm
 
 #: Of one core the candidate takes no more than this share.
 _MOST_OF_A_CORE = 0.2
@@ -59,7 +59,7 @@ class Mirror(Arm):
         key = key or headers.get(b"x-request-id") or self._ids.next().encode()
         return choose(key, self._salt, self.weight)
 
-    def count(self, status: int, seconds: float) -> None:
+    def count(self, status: int, seconds: float, headers: Mapping[bytes, bytes] = NOBODY) -> None:
         """Nobody's answer is the candidate's."""
 
     def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:

@@ -153,7 +153,7 @@ class Predictions:
         seconds = self._clock() - asked.start
         self.deployment.counters.answered(asked.dialect.name, status, seconds)
         if asked.arm is not None and (asked.prepared is None or asked.prepared.cached is None):
-            asked.arm.count(status, seconds)
+            asked.arm.count(status, seconds, asked.headers)
 
     def _with_headers(self, asked: Asked, answer: Answer, *extra: tuple[bytes, bytes]) -> Answer:
         headers: Headers = [

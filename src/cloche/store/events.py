@@ -8,6 +8,9 @@ from sqlalchemy import Connection, insert, select
 from cloche.store.database import Store
 from cloche.store.tables import events
 
+#: The action of an event that asks a person to look.
+PAGE = "page"
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """An Event is one thing that happened to a deployment; `time` is seconds since 1970, UTC."""

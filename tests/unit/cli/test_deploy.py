@@ -95,6 +95,14 @@ class Shop:
 
         self.act(work)
 
+    def step(self) -> None:
+        """Every worker has it warm."""
+
+        def work(deployments: Deployments, row: RolloutRow) -> None:
+            deployments.keep(row.id, {**row.state, "phase": "stepping"}, {}, None)
+
+        self.act(work)
+
     def promote(self) -> None:
         self.act(
             lambda deployments, row: deployments.promote(
@@ -368,6 +376,7 @@ def test_who_waits_for_too_long_gets_exit_code_6_and_it_goes_on(shop: Shop) -> N
 )
 def test_an_order_reaches_the_store(shop: Shop, command: str, words: str) -> None:
     shop("deploy", "toy:2")
+    shop.step()
     result = shop(command)
     assert (result.code, result.out) == (0, f"{words}\n")
     assert "cloche status toy" in result.err
@@ -378,6 +387,20 @@ def test_an_order_reaches_the_store(shop: Shop, command: str, words: str) -> Non
     told = shop(command, "toy", "--json").json
     assert (told["kind"], told["deployment"], told["command"]) == ("Order", "toy", command)
     assert isinstance(told["rollout"], int)
+
+
+def test_what_is_not_warm_yet_can_not_be_promoted_but_given_up(shop: Shop) -> None:
+    shop("deploy", "toy:2")
+    result = shop("promote")
+    assert result.code == 5
+    assert "toy:2 is not warm in every worker yet" in result.err
+    assert "CL-E508" in result.err
+    shop.act(lambda deployments, row: deployments.admit("toy", row.id))  # it is being loaded there
+    assert shop("promote", "toy").code == 5
+    ordered: list[Any] = []
+    shop.act(lambda deployments, row: ordered.append(row.command))
+    assert ordered == [None]
+    assert shop("abort").code == 0
 
 
 @pytest.mark.parametrize("command", ["promote", "abort", "pause", "resume"])
@@ -569,6 +592,13 @@ fraud   ⟳ rollout 1/2  canary, stepping, paused   2/2 workers ready
 def test_the_tree_of_a_terminal_that_has_every_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     assert "\n".join(tree(VIEW)) == UTF_8
+
+
+def test_one_that_is_held_asks_somebody_to_look() -> None:
+    assert VIEW.rollout is not None
+    held = msgspec.structs.replace(VIEW.rollout, held=True, why="held: no room left to count in")
+    lines = tree(msgspec.structs.replace(VIEW, rollout=held))
+    assert "├─ page: held: no room left to count in" in lines
 
 
 def test_the_tree_of_a_terminal_that_has_few(monkeypatch: pytest.MonkeyPatch) -> None:

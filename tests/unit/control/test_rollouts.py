@@ -14,23 +14,26 @@ import numpy as np
 import pytest
 
 from cloche.control.fleet import Fleet, Sight
-from cloche.control.rollouts import CLOCHE, Known, Plan, Rollouts, begin, describe_trial, differences
-from cloche.control.watch import Counts, Watch, tally_path, trouble_path
+from cloche.control.rollouts import CLOCHE, Known, Plan, Rollouts, begin, describe_trial, differences, judge
+from cloche.control.watch import Watch, tally_path, trouble_path
 from cloche.core.board import BLAMED, Board, Head, Role, Slot, State, series_hash
 from cloche.core.errors import ConflictError, RefusedError
+from cloche.core.marks import Marks
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.registry import Registry
 from cloche.rollout.abtest import Sums
-from cloche.rollout.analysis import Evidence, Policy
+from cloche.rollout.analysis import Evidence, Policy, Verdict
+from cloche.rollout.counts import Counts
 from cloche.rollout.machine import Phase, Rollout
 from cloche.rollout.shadow import Tally
 from cloche.rollout.strategy import Strategy, ab, blue_green, canary, now, shadow
-from cloche.serving.metered import MeteredArm
+from cloche.serving.callers import Callers
+from cloche.serving.metered import UNITS, MeteredArm, sums_labels
 from cloche.serving.split import Arm
 from cloche.store.blobs import BundleFolder
 from cloche.store.database import Store
 from cloche.store.deployments import DeploymentRow, Deployments
-from cloche.store.events import Event, list_events
+from cloche.store.events import PAGE, Event, list_events
 from cloche.store.machines import Lease, MachineReport, Machines
 
 POLICY = Policy(least_s=2.0, objective=0.1)
@@ -69,6 +72,9 @@ class Machine:
         self.slot: Slot = self.board.claim(1, Role.WORKER, pid=1, start=1)
         self.slot.set(Head.STATE, State.READY)
         self.watch = Watch(self.board, self.folder)
+        # as its worker does when it has a split
+        self.count(3, "stable", 0)
+        self.count(4, "candidate", 0)
 
     def count(self, version: int, arm: str, good: int, bad: int = 0) -> None:
         labels = {"deployment": "fraud", "version": str(version), "arm": arm}
@@ -447,7 +453,10 @@ def test_where_stable_fails_nothing_begins_until_it_does_not_any_more(world: Wor
         world.machine.count(3, "stable", 45, 55)
         world.turn(1.0)
     assert (world.phase, world.row.weight) == ("loading", 0)
-    assert world.told.count("held") == 1
+    assert (world.told.count("held"), world.told.count(PAGE)) == (1, 1)
+    world.new_process()  # it knows that somebody was asked to look
+    world.turn(1.0)
+    assert world.told.count(PAGE) == 1
     held = next(one for one in list_events(world.store) if one.action == "held")
     assert re.fullmatch(
         r"held: \d\d% of the answers of fraud:3 are bad, and it is not the candidate's doing", held.why
@@ -455,6 +464,48 @@ def test_where_stable_fails_nothing_begins_until_it_does_not_any_more(world: Wor
     for _ in range(30):
         world.machine.count(3, "stable", 100)
         world.turn(1.0)
+    assert world.phase == "stepping"
+
+
+def test_one_caller_that_fails_on_stable_holds_nothing_up(world: World) -> None:
+    """Where callers are told apart: a third of the answers are its own, and bad."""
+    world.begin()
+    world.turn()
+    world.proofs[0].said = ""
+    labels = {"deployment": "fraud", "version": "3", "arm": "stable"}
+    callers = Callers(b"x-user-id", 1, Marks(world.machine.folder / "callers"))
+    stable = Arm(world.machine.slot, labels, 1.0, callers=callers)
+    for _ in range(5):
+        for number in range(99):
+            heavy = number % 3 == 0
+            stable.count(500 if heavy else 200, 0.001, {b"x-user-id": b"heavy" if heavy else b"%d" % number})
+        world.turn(1.0)
+    assert world.phase == "stepping"
+    assert "held" not in world.told
+
+
+def test_what_can_not_be_counted_is_held_and_says_why_before_it_has_traffic(world: World) -> None:
+    number = 0
+    slot = world.machine.board.claim(2, Role.WORKER, pid=2, start=1)
+    slot.set(Head.STATE, State.READY)
+    while slot.series(name="other", number=str(number)) != slot.place(Head.DROPPED):
+        number += 1
+    world.begin()
+    world.turn()
+    world.proofs[0].said = ""
+    for _ in range(20):
+        world.turn(0.5)
+        slot.beat()
+        slot.set(Head.REVISION, world.store.revision())
+    assert (world.phase, world.row.weight) == ("loading", 0)
+    assert (world.told.count("held"), world.told.count(PAGE)) == (1, 1)
+    assert world.last.why == (
+        "held: worker 2 has no room left to count in: start cloche up anew, or deploy with --now"
+    )
+    assert judge(world.known, POLICY).verdict is Verdict.ERROR
+    world.machine.board.release(2)  # it ended; who counts in its place has room
+    for _ in range(4):
+        world.turn(0.5)
     assert world.phase == "stepping"
 
 
@@ -636,6 +687,29 @@ def test_a_new_process_finishes_what_the_old_one_had_decided(world: World, phase
     world.turn(0.1)
     assert (world.row.rollout, world.last.action) == (None, action)
     assert world.last.why.startswith("decided")
+
+
+@pytest.mark.parametrize("seen", ["a death", "a worker that tripped"])
+def test_what_was_taken_back_for_what_it_did_is_blocked_by_whoever_finishes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, seen: str
+) -> None:
+    """The process was killed between writing down what it had decided and doing it; who saw it is gone as well."""
+    number = world.admitted()
+    world.turn(1.0)
+    if seen == "a death":
+        blame(world.machine, 4)
+    else:
+        world.machine.slot.set(Head.TRIPPED, number)
+    with monkeypatch.context() as killed:
+        killed.setattr(Deployments, "abort", lambda *_, **__: True)
+        world.turn(1.0)
+    assert (world.phase, world.row.rollout) == ("aborted", number)
+    world.machine.slot.set(Head.TRIPPED, 0)
+    world.new_process()
+    world.turn(0.1)
+    assert (world.row.rollout, world.last.action) == (None, "aborted")
+    with pytest.raises(RefusedError):
+        world.begin()
 
 
 def test_a_board_that_counts_from_nothing_loses_no_evidence(world: World) -> None:
@@ -846,7 +920,7 @@ def test_a_sight_is_what_the_board_says(world: World) -> None:
     blame(world.machine, 4)
     stored = world.deployments.rollout(number)
     sight = world.fleet.own_sight(world.row, stored)
-    assert sight.counts == Counts(4, 1, 0, 0)
+    assert sight.counts == Counts(candidate=4, candidate_bad=1)
     assert (sight.deaths, sight.tripped, sight.trouble, sight.usual_error) == (1, False, None, None)
     assert msgspec.convert(msgspec.to_builtins(sight), Sight) == sight
 
@@ -874,14 +948,48 @@ def test_a_shadow_ends_with_a_report_and_stable_has_all_of_the_traffic(
     world.begin()  # nothing is blocked
 
 
-def metered(world: World, number: int, stable: float, candidate: float, times: int) -> None:
+def metered(
+    world: World, number: int, stable: float, candidate: float, times: int, *, dealt: tuple[int, int] | None = None
+) -> None:
+    """So many answers of each version with such scores, to as many callers, or to those that were `dealt`."""
     chance = np.random.default_rng(0)
+    deal(world, number, *(dealt or (times, times)))
     for version, arm, mean in ((3, "stable", stable), (4, "candidate", candidate)):
         labels = {"deployment": "fraud", "version": str(version), "arm": arm}
         counted = MeteredArm(world.machine.slot, labels, 1.0, trial=number)
         for score in chance.normal(mean, 0.05, times).tolist():
             counted.answered(None, ({"probabilities": np.array([[1 - score, score]])}, 0.0, 0.001))
             counted.count(200, 0.01 + score / 100)
+
+
+def deal(world: World, number: int, stable: int, candidate: int) -> None:
+    """So many callers fell to each version."""
+    slot = world.machine.slot
+    for version, arm, callers in ((3, "stable", stable), (4, "candidate", candidate)):
+        labels = {"deployment": "fraud", "version": str(version), "arm": arm}
+        slot.cells[slot.series(**sums_labels(labels, UNITS, number)[0])] += callers
+
+
+@pytest.mark.parametrize("metric", ["score", ""])
+def test_an_ab_whose_callers_are_badly_dealt_says_so_and_nothing_else(world: World, metric: Any) -> None:
+    number = world.admitted(ab("50% for 1h", metric))
+    metered(world, number, 0.3, 0.6, 900, dealt=(900, 600))
+    world.turn(1.0)
+    assert world.phase == "stepping"  # though the metric differs clearly
+    world.turn(3_600.0)
+    assert world.last.why == (
+        "its time is over: the candidate was dealt 600 of 1,500, 40.0% of the callers, not 50.0%: "
+        "nothing can be concluded"
+    )
+
+
+def test_an_ab_of_a_few_callers_who_ask_often_says_nothing(world: World) -> None:
+    number = world.admitted(ab("50% for 1h", "score"))
+    metered(world, number, 0.3, 0.6, 900, dealt=(120, 99))
+    world.turn(1.0)
+    assert world.phase == "stepping"
+    world.turn(3_600.0)
+    assert world.last.why.endswith("fewer than 100 callers in one of the arms: nothing can be said")
 
 
 @pytest.mark.parametrize("metric", ["score", ""])

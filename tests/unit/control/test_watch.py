@@ -7,15 +7,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cloche.control.watch import Counts, Watch, tally_path, trouble_path
+from cloche.control.watch import Watch, tally_path, trouble_path
 from cloche.core.board import BLAMED, LIVE_S, Board, Head, Role, Slot, State, series_hash
 from cloche.core.codes import CODES
+from cloche.core.marks import Marks
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.rollout.abtest import Sums
+from cloche.rollout.counts import Counts
 from cloche.rollout.shadow import Tally
+from cloche.serving.callers import Callers
 from cloche.serving.metered import MeteredArm
 from cloche.serving.split import Arm
 
@@ -152,28 +153,34 @@ def test_counts_are_those_of_both_arms_over_all_workers_dead_or_alive(board: Boa
             for place in range(times):
                 counted.count(500 if place < bad else 200, 0.0)
     board.release(2)
-    assert watch.counts("fraud", 3, 4) == Counts(10, 2, 140, 4)
-    assert watch.counts("fraud", 4, 3) == Counts(0, 0, 2_000, 0)
+    assert watch.counts("fraud", 3, 4) == Counts(candidate=10, candidate_bad=2, stable=140, stable_bad=4)
+    assert watch.counts("fraud", 4, 3) == Counts(stable=2_000)
     assert watch.counts("fraud", 1, 2) == Counts()
 
 
-COUNTS = st.builds(Counts, *[st.integers(0, 1_000)] * 4)
+def test_counts_say_what_is_one_callers_over_again(board: Board, watch: Watch, tmp_path: Path) -> None:
+    labels = {"deployment": "fraud", "version": "4", "arm": "candidate"}
+    for number in (1, 2):
+        callers = Callers(b"x-user-id", 7, Marks(tmp_path / "callers"))
+        arm = Arm(worker(board, number), labels, 1.0, callers=callers)
+        for status in (500, 500, 500, 200):
+            arm.count(status, 0.0, {b"x-user-id": b"ada"})
+    counts = watch.counts("fraud", 3, 4)
+    assert (counts.candidate, counts.candidate_bad, counts.candidate_heaviest) == (8, 6, 4)
+    assert counts.by_caller == (1, 1, 0, 0)  # she is one caller, whatever worker answers
 
 
-@given(COUNTS, COUNTS)
-def test_what_came_on_top_is_the_difference(before: Counts, more: Counts) -> None:
-    astuple = msgspec.structs.astuple
-    now = Counts(*(one + other for one, other in zip(astuple(before), astuple(more), strict=True)))
-    assert now.since(before) == more
-    assert now.since(Counts()) == now
-
-
-@given(COUNTS, COUNTS)
-def test_a_board_that_begins_anew_takes_nothing_away(before: Counts, now: Counts) -> None:
-    fresh = now.since(before)
-    assert min(msgspec.structs.astuple(fresh)) >= 0
-    if any(new < old for new, old in zip(*map(msgspec.structs.astuple, (now, before)), strict=True)):
-        assert fresh == now
+def test_a_worker_that_has_no_room_to_count_in_says_so_once_it_has_a_rollout(board: Board, watch: Watch) -> None:
+    one, two = worker(board, 1, revision=7), worker(board, 2, revision=6)
+    for version, arm in (("3", "stable"), ("4", "candidate")):
+        Arm(one, {"deployment": "fraud", "version": version, "arm": arm}, 1.0)
+    assert watch.uncounted("fraud", 3, 4, 7) is None
+    two.set(Head.REVISION, 7)
+    Arm(two, {"deployment": "fraud", "version": "3", "arm": "stable"}, 1.0)
+    said = "worker 2 has no room left to count in: start cloche up anew, or deploy with --now"
+    assert watch.uncounted("fraud", 3, 4, 7) == said
+    Arm(two, {"deployment": "fraud", "version": "4", "arm": "candidate"}, 1.0)
+    assert watch.uncounted("fraud", 3, 4, 7) is None
 
 
 def test_tallies_are_those_of_every_worker_that_told(watch: Watch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cloche.rollout.abtest import LEAST, Difference, Sums, difference
+from cloche.rollout.abtest import LEAST, Difference, Sums, difference, is_badly_dealt
 
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
@@ -202,3 +202,34 @@ def test_more_values_make_it_narrower() -> None:
 )
 def test_it_is_clear_where_nothing_at_all_is_left_out(low: float, high: float, clear: bool) -> None:
     assert Difference(0.0, low, high, 1, 1).is_clear is clear
+
+
+# --- whether callers are dealt as they should be
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_callers_that_are_dealt_well_are_hardly_ever_taken_for_badly_dealt(share: float) -> None:
+    """Looked at after every tenth of 20,000 callers, 500 times; one in a thousand is allowed."""
+    chance = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(500):
+        counts = np.cumsum(chance.binomial(10, share, 2_000)).tolist()
+        wrong += any(is_badly_dealt(mine, 10 * (at + 1) - mine, share) for at, mine in enumerate(counts))
+    assert wrong <= 3
+
+
+@pytest.mark.parametrize(
+    ("share", "real", "callers"), [(0.5, 0.45, 5_000), (0.5, 0.4, 1_000), (0.05, 0.07, 10_000)]
+)
+def test_callers_that_are_lost_on_one_side_are_noticed(share: float, real: float, callers: int) -> None:
+    chance = np.random.default_rng(1)
+    seen = 0
+    for _ in range(100):
+        mine = int(chance.binomial(callers, real))
+        seen += is_badly_dealt(mine, callers - mine, share)
+    assert seen >= 90
+
+
+def test_where_all_go_to_one_side_nothing_is_dealt() -> None:
+    assert not is_badly_dealt(10_000, 0, 1.0)
+    assert not is_badly_dealt(0, 10_000, 0.0)

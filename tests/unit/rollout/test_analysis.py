@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
-from cloche.rollout.analysis import Assessment, Evidence, Policy, Tick, Verdict, assess, observe
+from cloche.rollout.analysis import Assessment, Evidence, Policy, Verdict, assess, observe
+from cloche.rollout.counts import Tick
 
 PLAIN = Policy()
 
@@ -153,3 +155,45 @@ def test_one_that_is_worse_by_the_margin_hardly_ever_goes_on() -> None:
     runs = [run(chance, weight=0.5, rate=200, bad=0.010, stable_bad=0.005, seconds=300) for _ in range(40)]
     went_on = sum(verdict is Verdict.SUCCESSFUL for verdict, _, _ in runs)
     assert went_on <= 40 * 0.05 + 3 * math.sqrt(40 * 0.05 * 0.95)
+
+
+# --- callers that can be told apart
+
+
+def test_repeats_of_a_caller_say_nothing_in_the_comparison() -> None:
+    """All that is bad is one caller's, which is the candidate's: one request of it counts."""
+    evidence = Evidence()
+    for _ in range(50):
+        tick = Tick(
+            seconds=10,
+            candidate=50,
+            candidate_bad=25,
+            candidate_repeats=45,
+            candidate_bad_repeats=25,
+            candidate_heaviest=25,
+            stable=950,
+            stable_bad=5,
+        )
+        evidence = observe(evidence, tick, Policy(objective=0.1))
+    said = assess(evidence, Policy(objective=0.1))
+    assert said.verdict is Verdict.INCONCLUSIVE
+    assert said.why.endswith("50.00% bad of 2,500, most of them one caller's")
+    told = assess(msgspec.structs.replace(evidence, candidate_heaviest=0), Policy(objective=0.1))
+    assert told.why.startswith("over the objective of 0.1")
+
+
+def test_half_of_a_count_that_is_seen_for_a_moment_is_waited_for() -> None:
+    """A request is on the board before it is known to be a repeat, or after."""
+    late = Tick(
+        seconds=1,
+        candidate=5,
+        candidate_bad=0,
+        candidate_bad_repeats=1,
+        candidate_repeats=1,
+        stable=50,
+        stable_bad=0,
+    )
+    rest = Tick(seconds=1, candidate=1, candidate_bad=1, stable=0, stable_bad=0)
+    first = observe(Evidence(), late, PLAIN)
+    assert first.compared == (0, 0, 0, 0)
+    assert observe(first, rest, PLAIN).compared == (5, 0, 50, 0)

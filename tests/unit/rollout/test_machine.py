@@ -10,11 +10,13 @@ from cloche.core.errors import ConfigError
 from cloche.core.routing import BUCKETS
 from cloche.rollout.analysis import Assessment, Verdict
 from cloche.rollout.machine import Command, Phase, Rollout, Seen, advance, weight
-from cloche.rollout.strategy import Step, Strategy, blue_green, canary, now, parse_steps
+from cloche.rollout.strategy import Step, Strategy, ab, blue_green, canary, now, parse_steps
 
 GOOD = Assessment(verdict=Verdict.SUCCESSFUL, why="not worse")
 BAD = Assessment(verdict=Verdict.FAILED, why="worse than stable")
+BLIND = Assessment(verdict=Verdict.ERROR, why="no room left to count in")
 LITTLE = Assessment(verdict=Verdict.INCONCLUSIVE, why="too little seen")
+WARM = "every worker has it warm"
 CANARY = Strategy(name="canary", steps=(Step(500, 600), Step(5_000, 600), Step(BUCKETS)), ramp_s=10, bake_s=60)
 
 
@@ -58,6 +60,16 @@ def seen(after_s: float, assessment: Assessment = LITTLE, **more: object) -> See
         (at(Phase.STEPPING), seen(300, command=Command.RESUME), Phase.STEPPING, 0, None),
         (at(Phase.STEPPING, paused=True), seen(300, command=Command.PAUSE), Phase.STEPPING, 0, None),
         (at(Phase.BAKING, 2), seen(1, BAD), Phase.ABORTED, 2, "worse than stable"),
+        # what can't be measured stays where it is, unless somebody has a word in it
+        (
+            at(Phase.LOADING, strategy=now()),
+            seen(1, BLIND, is_ready=True),
+            Phase.STEPPING,
+            0,
+            WARM,
+        ),
+        (at(Phase.STEPPING), seen(1, BLIND, tripped="4 of 4 bad"), Phase.ABORTED, 0, "4 of 4 bad"),
+        (at(Phase.STEPPING), seen(610, BLIND, command=Command.PROMOTE), Phase.STEPPING, 2, "promoted by hand"),
         (at(Phase.SUCCEEDED, 2), seen(1, BAD, command=Command.ABORT), Phase.SUCCEEDED, 2, None),
         (at(Phase.ABORTED, 1), seen(1e6, GOOD, is_ready=True, command=Command.PROMOTE), Phase.ABORTED, 1, None),
     ],
@@ -69,6 +81,31 @@ def test_moves(rollout: Rollout, what: Seen, phase: Phase, step: int, why: str |
         assert after is rollout
     else:
         assert (after.why, after.entered) == (why, what.now)
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        at(Phase.LOADING),
+        at(Phase.STEPPING),
+        at(Phase.STEPPING, 2),
+        at(Phase.BAKING, 2),
+        at(Phase.LOADING, strategy=ab()),
+    ],
+)
+def test_what_can_not_be_measured_is_held_and_goes_on_once_it_can(rollout: Rollout) -> None:
+    held = advance(rollout, seen(1e6, BLIND, is_ready=True))
+    assert (held.phase, held.step, held.why) == (rollout.phase, rollout.step, "held: no room left to count in")
+    assert advance(held, seen(1e6 + 1, BLIND, is_ready=True)) == held
+    after = advance(held, seen(1e6 + 2, GOOD, is_ready=True))
+    assert (after.phase, after.step) != (held.phase, held.step)
+    quiet = advance(held, seen(0, LITTLE))
+    assert rollout.phase is Phase.LOADING or quiet.why == "it can be measured again"
+
+
+def test_a_trial_that_can_not_be_measured_any_more_ends_by_its_time() -> None:
+    trial = ab("50% for 1h")
+    assert advance(at(Phase.STEPPING, strategy=trial), seen(3_601, BLIND)).phase is Phase.REPORTED
 
 
 def test_who_resumes_waits_as_long_again() -> None:
@@ -161,3 +198,19 @@ def test_steps_as_people_write_them() -> None:
         Step(BUCKETS),
     )
     assert canary().steps == (Step(500, 600.0), Step(5_000, 600.0), Step(BUCKETS))
+
+
+@pytest.mark.parametrize(
+    ("phase", "what", "harmed"),
+    [
+        (Phase.STEPPING, seen(1, BAD), True),
+        (Phase.STEPPING, seen(1, tripped="a process ended"), True),
+        (Phase.LOADING, seen(1, tripped="a process ended"), True),
+        (Phase.STEPPING, seen(1, BAD, command=Command.ABORT), False),
+        (Phase.LOADING, seen(1, broken="no memory"), False),
+        (Phase.STEPPING, seen(1, stable_fails="60% are bad"), False),
+    ],
+)
+def test_what_it_was_given_up_for_is_written_down_with_it(phase: Phase, what: Seen, harmed: bool) -> None:
+    after = advance(at(phase), what)
+    assert (after.phase, after.harmed) == (Phase.ABORTED, harmed)

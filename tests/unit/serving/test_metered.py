@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cloche.monitoring.counters import DeploymentCounters
 from cloche.rollout.abtest import Sums, difference
 from cloche.rollout.analysis import Policy
 from cloche.serving.http import App
-from cloche.serving.metered import METRICS, SCALE, SUMS, MeteredArm, score_of, sums_labels
+from cloche.serving.metered import METRICS, SCALE, SUMS, UNITS, MeteredArm, MeteredSplit, score_of, sums_labels
 from cloche.serving.pages import Pages
 from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import dialects_for
@@ -182,7 +181,7 @@ class Certain:
     def close(self) -> None: ...
 
 
-def tried(door: Any, *, weight: int, runtime: Any) -> Split:
+def tried(door: Any, *, weight: int, runtime: Any, sticky: bytes | None = None) -> Split:
     """The door with a trial, number 7, of version 4 beside its own."""
     stable = door.app.table.predictions[0]
     engine = Engine(door.live.signature, runtime, ref="fraud-model:4", digest="e", cache=door.engine.cache)
@@ -192,9 +191,9 @@ def tried(door: Any, *, weight: int, runtime: Any) -> Split:
     candidate = Predictions(
         Deployment(live, engine, batcher, counters, deadline_s=5.0), dialects_for(live), door.guard
     )
-    split = Split(
+    split = MeteredSplit(
         door.slot, deployment="fraud", stable=3, candidate=4, rollout=7, weight=weight, policy=Policy(),
-        slow_s=1.0, arm=partial(MeteredArm, trial=7),
+        slow_s=1.0, sticky=sticky,
     )  # fmt: skip
     table = Table([Served(stable, (), candidate, split)])
     door.app = App(table, Pages(table, door.board, door.state), door.state, max_body=1_000_000)
@@ -232,7 +231,27 @@ def test_what_fails_or_is_refused_has_no_score(
         assert (await door.call("POST", "/predict/fraud", b"{}")).status == 422
         assert split.candidate.counts() == (1, 1)
         sums = Watch(door.board, tmp_path).sums("fraud", 3, 4, 7)
-        assert sums == {metric: (Sums(), Sums()) for metric in METRICS}
+        assert {metric: sums[metric] for metric in METRICS} == dict.fromkeys(METRICS, (Sums(), Sums()))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_request_over_the_wire_is_its_callers(
+    make_door: Callable[..., Any], run: Run, row: dict[str, Any], tmp_path: Path, large: bool
+) -> None:
+    """On the short way and on the long one."""
+
+    async def scenario() -> None:
+        door, runtime = make_door(), Certain()
+        tried(door, weight=10_000, runtime=runtime, sticky=b"x-user-id")
+        runtime.fails = True
+        body = json.dumps(row).encode() + b" " * (100_000 if large else 0)
+        async with door.open():
+            for name in ("ada", "ada", "bob", "ada"):
+                await door.ask("/predict/fraud", body, headers={"x-user-id": name})
+        counts = Watch(door.board, tmp_path).counts("fraud", 3, 4)
+        assert (counts.candidate_bad, counts.by_caller, counts.candidate_heaviest) == (4, (2, 2, 0, 0), 2)
 
     run(scenario())
 
@@ -263,3 +282,49 @@ def test_sums_that_are_full_stay_as_they_are(slot: Slot, board: Board, tmp_path:
     assert 0 < found.n < 20
     assert (found.mean, found.variance) == (pytest.approx(1_000.0), pytest.approx(0.0, abs=1e-3))
     assert arm.counts() == (20, 0)
+
+
+# --- who is dealt to whom
+
+
+def trial(slot: Slot, rollout: int = 7, sticky: bytes | None = b"x-user-id") -> MeteredSplit:
+    return MeteredSplit(
+        slot, deployment="fraud", stable=3, candidate=4, rollout=rollout, weight=2_000, policy=Policy(),
+        slow_s=1.0, sticky=sticky,
+    )  # fmt: skip
+
+
+def dealt(board: Board, tmp_path: Path, rollout: int = 7) -> tuple[int, int]:
+    stable, candidate = Watch(board, tmp_path).sums("fraud", 3, 4, rollout)[UNITS]
+    return stable.n, candidate.n
+
+
+def test_a_caller_is_dealt_once_whatever_it_asks_and_whichever_worker(
+    slot: Slot, board: Board, tmp_path: Path
+) -> None:
+    splits = [trial(slot), trial(board.claim(2, Role.WORKER, pid=2, start=1))]
+    taken = [splits[number % 2].takes({b"x-user-id": b"user-%d" % (number % 500)}) for number in range(3_001)]
+    stable, candidate = dealt(board, tmp_path)
+    # but for a few that fall where another was first
+    assert 480 <= stable + candidate <= 500
+    assert candidate == pytest.approx(sum(taken) / 6, abs=20)
+    trial(slot, 8).takes({b"x-user-id": b"user-1"})  # another trial counts anew
+    assert sum(dealt(board, tmp_path, 8)) == 1
+
+
+def test_who_sends_no_name_is_another_each_time(slot: Slot, board: Board, tmp_path: Path) -> None:
+    split = trial(slot)
+    for _ in range(300):
+        split.takes({})
+    assert sum(dealt(board, tmp_path)) == 300
+
+
+def test_before_it_begins_and_after_it_was_taken_off_nobody_is_dealt(
+    slot: Slot, board: Board, tmp_path: Path
+) -> None:
+    split = trial(slot)
+    split.weight = 0
+    assert not split.takes({})
+    split.weight, split.tripped = 10_000, True
+    assert not split.takes({})
+    assert dealt(board, tmp_path) == (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -264,6 +265,28 @@ def test_what_was_counted_before_is_not_held_against_a_new_rollout(
     assert not second.tripped
 
 
+def fill(slot: Slot) -> None:
+    """Until there is no room for another series."""
+    number = 0
+    while slot.series(name="other", number=str(number)) != slot.place(Head.DROPPED):
+        number += 1
+
+
+@pytest.mark.parametrize("sticky", [None, b"x-user-id"])
+def test_what_finds_no_room_on_the_board_is_no_evidence(
+    make_split: Callable[..., Split], slot: Slot, board: Board, sticky: bytes | None
+) -> None:
+    fill(slot)
+    split = make_split(sticky=sticky, late_s=0.01)
+    for number in range(50):
+        split.stable.count(200, 0.0, from_caller(f"{number}"))
+        split.candidate.count(500, 0.0, from_caller(f"{number}"))
+    assert not split.candidate.is_counted
+    assert not split.tripped
+    assert slot.get(Head.DROPPED) > 0
+    assert not [labels for labels, _ in board.labelled() if labels["name"] == ARMS]
+
+
 # --- callers that can be told apart
 
 
@@ -273,3 +296,112 @@ def sticky_split(make_split: Callable[..., Split], **options: Any) -> Split:
 
 def from_caller(name: str) -> dict[bytes, bytes]:
     return {b"x-user-id": name.encode()}
+
+
+def serve(
+    split: Split, clock: list[float], chance: np.random.Generator, requests: int, bad: Callable[[str, bool], float]
+) -> None:
+    """Ten requests a second: three of ten are one heavy caller's; `bad` by who asks, and whom."""
+    for _ in range(requests):
+        clock[0] += 0.1
+        name = "heavy" if chance.random() < 0.3 else f"user-{chance.integers(500)}"
+        headers = from_caller(name)
+        is_candidate = split.takes(headers)
+        arm = split.candidate if is_candidate else split.stable
+        arm.count(500 if chance.random() < bad(name, is_candidate) else 200, 0.001, headers)
+        if split.tripped:
+            return
+
+
+@pytest.mark.parametrize("failing", [0.5, 1.0])
+def test_a_heavy_caller_that_fails_wherever_it_falls_brings_nothing_down(
+    make_split: Callable[..., Split], failing: float
+) -> None:
+    """It is the candidate's in half of the rollouts, and far over the objective there."""
+    chance = np.random.default_rng(7)
+    given_up = 0
+    for _ in range(60):
+        clock = [0.0]
+        split = sticky_split(make_split, policy=Policy(objective=0.1), clock=lambda clock=clock: clock[0])
+        serve(split, clock, chance, 1_500, lambda name, _: failing if name == "heavy" else 0.005)
+        given_up += split.tripped
+    assert given_up <= 3  # each has a chance of 1 %
+
+
+def test_one_that_fails_for_everybody_is_taken_off_as_soon_as_without_a_sticky_header(
+    make_split: Callable[..., Split],
+) -> None:
+    spoilt: dict[bytes | None, list[int]] = {None: [], b"x-user-id": []}
+    for sticky, counts in spoilt.items():
+        chance = np.random.default_rng(8)
+        for _ in range(50):
+            clock = [0.0]
+            split = make_split(sticky=sticky, clock=lambda clock=clock: clock[0])
+            before = split.candidate.counts()[1]
+            for number in range(20_000):
+                headers = {b"x-request-id": b"%d" % number, b"x-user-id": b"%d" % number}
+                is_candidate = split.takes(headers)
+                arm = split.candidate if is_candidate else split.stable
+                arm.count(500 if is_candidate or chance.random() < 0.005 else 200, 0.001, headers)
+                if split.tripped:
+                    break
+            counts.append(split.candidate.counts()[1] - before)
+    assert np.median(spoilt[b"x-user-id"]) == np.median(spoilt[None]) <= 4
+
+
+def test_few_callers_of_whom_all_fail_on_the_candidate_are_enough(make_split: Callable[..., Split]) -> None:
+    chance, clock = np.random.default_rng(9), [0.0]
+    split = make_split(weight=2_000, sticky=b"x-user-id", clock=lambda: clock[0])
+    serve(split, clock, chance, 3_000, lambda _, is_candidate: float(is_candidate))
+    assert split.tripped
+
+
+# --- how long it takes
+
+
+def time_both(split: Split, chance: np.random.Generator, requests: int, slower: float, load: float = 1.0) -> None:
+    """Stable takes about 20 ms, 60 at most; under `load` everything takes longer."""
+    for number in range(requests):
+        is_candidate = split.takes({b"x-request-id": b"%d" % number})
+        arm = split.candidate if is_candidate else split.stable
+        seconds = float(chance.lognormal(math.log(0.02), 0.4)) * load * (slower if is_candidate else 1.0)
+        arm.count(200, seconds)
+        if split.tripped:
+            return
+
+
+#: One and a half times the p99 of the above.
+LATE_S = 0.076
+TIMES = Policy(objective=0.1, times=True)
+
+
+@pytest.mark.parametrize("weight", [500, 5_000])
+def test_one_that_takes_three_times_as_long_is_taken_off(make_split: Callable[..., Split], weight: int) -> None:
+    chance, asked = np.random.default_rng(10), []
+    for _ in range(20):
+        split = make_split(weight=weight, policy=TIMES, slow_s=10.0, late_s=LATE_S)
+        before = split.candidate.told()
+        time_both(split, chance, 20_000, slower=3.0)
+        assert split.tripped
+        asked.append(sum(split.candidate.told()[:2]) - sum(before[:2]))
+    assert np.median(asked) <= (60 if weight == 500 else 250)
+
+
+@pytest.mark.parametrize(("slower", "load"), [(1.0, 1.0), (1.3, 1.0), (1.0, 3.0), (1.3, 10.0)])
+def test_one_that_takes_about_as_long_stays_whatever_the_load(
+    make_split: Callable[..., Split], slower: float, load: float
+) -> None:
+    chance = np.random.default_rng(11)
+    for weight in (500, 5_000):
+        split = make_split(weight=weight, policy=TIMES, slow_s=10.0, late_s=LATE_S)
+        time_both(split, chance, 20_000, slower, load)
+        assert not split.tripped
+
+
+def test_what_is_late_is_not_bad(make_split: Callable[..., Split]) -> None:
+    """An objective, and whether it may go on, are about what callers were promised."""
+    split = make_split(weight=BUCKETS, policy=TIMES, slow_s=10.0, late_s=LATE_S)
+    time_both(split, np.random.default_rng(12), 2_000, slower=3.0)
+    told = split.told()
+    assert (told.candidate_bad, split.tripped) == (0, False)
+    assert told.candidate_late > 500

@@ -125,7 +125,8 @@ def test_a_rollout_from_its_begin_to_its_end_in_the_name_of_the_key(served: Desk
         assert (begun.status_code, begun.json()["candidate"]) == (200, "toy:2")
         assert client.get(f"{PREFIX}/rollouts/{begun.json()['rollout']}").json()["ended"] is None
         assert post("/rollouts", reference="toy:2").status_code == 409
-        for command in ("pause", "resume", "promote", "abort"):
+        assert (post("/promote").status_code, post("/promote").json()["code"]) == (409, "CL-E508")
+        for command in ("pause", "resume", "abort"):
             assert post(f"/{command}").json()["command"] == command
         assert post("/rollback", deployment="toy", why="odd").json()["stable"] == "toy:1"
         assert post("/rollouts", reference="toy:2").json()["code"] == "CL-E413"
