@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloche.core.board import LIVE_S, SERIES, SLOTS, Board, Head, Role, State, series_hash
+from cloche.core.board import (
+    LIVE_S,
+    SERIES,
+    SLOTS,
+    Board,
+    Head,
+    Role,
+    State,
+    board_before,
+    series_hash,
+    set_aside,
+)
 
 
 @pytest.fixture
@@ -213,3 +224,16 @@ def test_a_full_disk_stops_no_count(board: Board, monkeypatch: pytest.MonkeyPatc
     slot.cells[slot.series(name="requests", code="200")] += 5
     assert values(board) == {(("code", "200"), ("name", "requests")): 5}
     assert slot.get(Head.DROPPED) == 2
+
+
+def test_a_board_that_is_set_aside_keeps_what_it_counted_until_it_is_carried(board: Board) -> None:
+    slot = board.claim(1, Role.WORKER, 1, 1)
+    slot.cells[slot.series(name="requests")] += 5
+    set_aside(board.path)
+    later = Board(board.path)
+    assert (later.made > board.made, values(later)) == (True, {})
+    before = Board(board_before(board.path))
+    assert (before.made, values(before)) == (board.made, {(("name", "requests"),): 5})
+    set_aside(later.path)  # the older one was not carried yet: it stays
+    assert not later.path.exists()
+    assert Board(board_before(board.path)).made == board.made

@@ -100,6 +100,7 @@ def test_answers_are_those_of_the_command_line(served: Desk) -> None:
             ("/deployments", acts.status()),
             ("/deployments/toy", acts.status("toy")),
             ("/history?deployment=toy&limit=3", acts.history("toy", 3)),
+            ("/stats?deployment=toy&last=7d", None),
             ("/models", acts.models()),
             ("/models/toy", acts.models("toy")),
             ("/versions/toy:1", None),
