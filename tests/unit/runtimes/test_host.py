@@ -448,14 +448,14 @@ def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: Path) -> Non
 def test_the_board_shows_what_is_run(path: Path, tmp_path: Path) -> None:
     board = Board(tmp_path / "board")
     slot = board.claim(1, Role.HOST, 1, 1)
-    host = Host(ModelClass(Doubling), SIGNATURE, DIGEST, path, slot)
+    host = Host(ModelClass(Doubling), SIGNATURE, DIGEST, path, slot, executing=7)
     thread = threading.Thread(target=host.serve)
     thread.start()
     caller = RawCaller(path)
     try:
         hold(caller)
         assert slot.get(Head.IN_FLIGHT) == 1
-        assert slot.get(Head.EXECUTING) != 0
+        assert slot.get(Head.EXECUTING) == 7
         Doubling.gate.set()
         caller.values()
         wait_for(lambda: slot.get(Head.EXECUTING) == 0)

@@ -1,0 +1,203 @@
+"""A model above `isolate_above`: one host for all workers, the same answers, killed, rolled out and taken back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from tests.journeys.releases import Callers, release
+from tests.journeys.serving import Serving, again, cloche, until, up
+
+import cloche as cloche_
+
+CONFIG = """
+[serve]
+workers = 3
+isolate_above = "{limit}"
+
+[online.forest]
+model = "forest:1"
+deadline = "20s"
+"""
+FEATURES = ["age", "income", "visits", "calls"]
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with `forest:1`, a random forest of some megabytes."""
+    folder = tmp_path_factory.mktemp("forest")
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(rng.normal(size=(3_000, 4)), columns=FEATURES)
+    truth = np.where(rows["age"] * rows["income"] + rng.normal(size=3_000) > 0, "yes", "no")
+    model = RandomForestClassifier(60, random_state=0, n_jobs=1).fit(rows[:2_500], truth[:2_500])
+    bundle = cloche_.pack(model, rows[2_500:], truth[2_500:], name="forest", directory=folder)
+    measured = bundle.manifest.measured
+    assert measured is not None
+    assert measured.load_bytes > 2_000_000
+    return folder
+
+
+def rows_of(count: int) -> list[dict[str, float]]:
+    drawn = np.random.default_rng(1).normal(size=(count, 4))
+    return [dict(zip(FEATURES, map(float, row), strict=True)) for row in drawn]
+
+
+def answers(serving: Serving, rows: list[dict[str, float]]) -> list[Any]:
+    """One by one, and all at once."""
+    said = [serving.ask("/predict/forest", row).json()["predictions"] for row in rows]
+    return [*said, serving.ask("/predict/forest", {"rows": rows}).json()["predictions"]]
+
+
+@pytest.fixture(scope="module")
+def expected(forest: Path) -> Iterator[list[Any]]:
+    """What it answers where it lives in the workers."""
+    (forest / "cloche.toml").write_text(CONFIG.format(limit="512MB"))
+    with up(forest) as serving:
+        assert not serving.children()["host"]
+        yield answers(serving, rows_of(40))
+
+
+def test_workers_share_one_host_and_answer_as_in_process(forest: Path, expected: list[Any]) -> None:
+    (forest / "cloche.toml").write_text(CONFIG.format(limit="1MB"))
+    with up(forest) as serving:
+        assert len(serving.children()["host"]) == 1
+        assert len(serving.children()["worker"]) == 3
+        assert "in a host that the workers share" in serving.log.read_text()
+        assert answers(serving, rows_of(40)) == expected
+        wrong = serving.ask("/predict/forest", {"age": "old"})
+        assert wrong.status == 422
+        # many callers at once, over all workers: each has its own answer
+        rows, odd = rows_of(40), list[Any]()
+
+        def ask(number: int) -> None:
+            for place in range(number, 40, 4):
+                said = serving.ask("/predict/forest", rows[place]).json()["predictions"]
+                odd.extend([] if said == expected[place] else [place])
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not odd
+
+
+def test_kill_9_of_the_host_costs_nobody_an_answer_who_can_wait(forest: Path, expected: list[Any]) -> None:
+    (forest / "cloche.toml").write_text(CONFIG.format(limit="1MB"))
+    row = rows_of(1)[0]
+    with up(forest) as serving:
+        statuses: list[int] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            while not stop.is_set():
+                said = serving.ask("/predict/forest", row, timeout=30)
+                statuses.append(
+                    said.status if said.status != 200 or said.json()["predictions"] == expected[0] else 0
+                )
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(2):
+            (host,) = serving.children()["host"]
+            before = len(statuses)
+            until(lambda before=before: len(statuses) > before + 20, "it answers")
+            os.kill(host, signal.SIGKILL)
+            until(lambda host=host: [*serving.standing("host")] not in ([], [host]), "another takes its place")
+            at = len(statuses)
+            until(lambda at=at: len(statuses) > at + 20, "it answers again")
+        stop.set()
+        for thread in threads:
+            thread.join(40)
+        # each died with at most one request of each worker's; those are asked once more
+        assert set(statuses) == {200}
+
+
+ROLLOUT = """
+[serve]
+workers = 2
+isolate_above = "{limit}"
+
+[online.toy]
+model = "toy:1"
+deadline = "10s"
+
+[online.toy.rollout]
+margin = "10%"
+ramp = "0s"
+bake = "1s"
+keep_previous_warm = "{warm}"
+"""
+
+
+def load_bytes(folder: Path, reference: str) -> int:
+    told = json.loads(cloche(folder, "models", "show", reference, "--json").stdout)
+    return int(told["measured"]["load_bytes"])
+
+
+def of_version(serving: Serving) -> set[str]:
+    """Which versions answer now."""
+    row = {"x": [0.1, 0.2]}
+    return {serving.ask("/predict/toy", row).headers["cloche-model"] for _ in range(10)}
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> Path:
+    """toy:1 is small, toy:2 has two megabytes of weights; the limit lies between them."""
+    assert (release(tmp_path, "good"), release(tmp_path, "large", 3.0)) == (1, 2)
+    small, large = (load_bytes(tmp_path, f"toy:{number}") for number in (1, 2))
+    assert small < large
+    (tmp_path / "cloche.toml").write_text(ROLLOUT.format(limit=f"{(small + large) // 2}B", warm="30m"))
+    return tmp_path
+
+
+def test_a_version_above_the_limit_goes_out_in_one_host_and_comes_back(toys: Path) -> None:
+    with up(toys) as serving, Callers(serving.url, rate=100) as callers:
+        assert not serving.children()["host"]
+        cloche(toys, "deploy", "toy:2", "--steps", "50%, 100%")
+        until(lambda: len(serving.standing("host")) == 1, "a host for the candidate")
+        until(lambda: of_version(serving) == {"toy:2"}, "it has all of the traffic", 60)
+        (host,) = serving.children()["host"]
+        until(lambda: cloche(toys, "status").stdout.count("previous"), "it is promoted", 60)
+        assert serving.children()["host"] == [host], "it stays with the deployment"
+        cloche(toys, "rollback", "toy", "--why", "to see it")
+        until(lambda: of_version(serving) == {"toy:1"}, "back")
+        until(lambda: not serving.children()["host"], "nobody asks the host any more", 60)
+    assert not callers.failed(), callers.failed()[:3]
+
+
+def test_a_candidate_that_is_given_up_takes_its_host_along(toys: Path) -> None:
+    with up(toys) as serving, Callers(serving.url, rate=100) as callers:
+        cloche(toys, "deploy", "toy:2", "--steps", "50% for 10m, 100%")
+        until(lambda: of_version(serving) == {"toy:1", "toy:2"}, "both answer", 60)
+        assert len(serving.children()["host"]) == 1
+        cloche(toys, "abort", "toy")
+        until(lambda: not serving.children()["host"], "its host is gone", 60)
+        assert of_version(serving) == {"toy:1"}
+    assert not callers.failed(), callers.failed()[:3]
+
+
+def test_who_takes_over_after_the_supervisor_s_death_knows_the_hosts(toys: Path) -> None:
+    with up(toys) as serving:
+        cloche(toys, "deploy", "toy:2", "--now")
+        until(lambda: of_version(serving) == {"toy:2"}, "it has all of the traffic", 60)
+        (host,) = serving.children()["host"]
+        serving.process.kill()
+        serving.process.wait(10)
+        again(serving)
+        assert serving.children()["host"] == [host]
+        assert of_version(serving) == {"toy:2"}
+        # the new supervisor looks after it, with what it is to run
+        os.kill(host, signal.SIGKILL)
+        until(lambda: serving.standing("host") not in ([], [host]), "another takes its place")
+        assert of_version(serving) == {"toy:2"}
