@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ from tests.journeys.releases import Callers, release
 from tests.journeys.serving import Serving, again, cloche, until, up
 
 import cloche as cloche_
+from cloche.app.placement import load_bytes
+from cloche.app.project import open_project
 
 CONFIG = """
 [serve]
@@ -53,17 +53,17 @@ def rows_of(count: int) -> list[dict[str, float]]:
 
 def answers(serving: Serving, rows: list[dict[str, float]]) -> list[Any]:
     """One by one, and all at once."""
-    said = [serving.ask("/predict/forest", row).json()["predictions"] for row in rows]
+    said = [serving.ask("/predict/forest", row).json()["prediction"] for row in rows]
     return [*said, serving.ask("/predict/forest", {"rows": rows}).json()["predictions"]]
 
 
 @pytest.fixture(scope="module")
-def expected(forest: Path) -> Iterator[list[Any]]:
+def expected(forest: Path) -> list[Any]:
     """What it answers where it lives in the workers."""
     (forest / "cloche.toml").write_text(CONFIG.format(limit="512MB"))
     with up(forest) as serving:
         assert not serving.children()["host"]
-        yield answers(serving, rows_of(40))
+        return answers(serving, rows_of(40))
 
 
 def test_workers_share_one_host_and_answer_as_in_process(forest: Path, expected: list[Any]) -> None:
@@ -80,7 +80,7 @@ def test_workers_share_one_host_and_answer_as_in_process(forest: Path, expected:
 
         def ask(number: int) -> None:
             for place in range(number, 40, 4):
-                said = serving.ask("/predict/forest", rows[place]).json()["predictions"]
+                said = serving.ask("/predict/forest", rows[place]).json()["prediction"]
                 odd.extend([] if said == expected[place] else [place])
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
@@ -101,9 +101,8 @@ def test_kill_9_of_the_host_costs_nobody_an_answer_who_can_wait(forest: Path, ex
         def ask() -> None:
             while not stop.is_set():
                 said = serving.ask("/predict/forest", row, timeout=30)
-                statuses.append(
-                    said.status if said.status != 200 or said.json()["predictions"] == expected[0] else 0
-                )
+                is_right = said.status != 200 or said.json()["prediction"] == expected[0]
+                statuses.append(said.status if is_right else 0)
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
@@ -126,7 +125,7 @@ def test_kill_9_of_the_host_costs_nobody_an_answer_who_can_wait(forest: Path, ex
 ROLLOUT = """
 [serve]
 workers = 2
-isolate_above = "{limit}"
+isolate_above = "38MB"
 
 [online.toy]
 model = "toy:1"
@@ -136,13 +135,7 @@ deadline = "10s"
 margin = "10%"
 ramp = "0s"
 bake = "1s"
-keep_previous_warm = "{warm}"
 """
-
-
-def load_bytes(folder: Path, reference: str) -> int:
-    told = json.loads(cloche(folder, "models", "show", reference, "--json").stdout)
-    return int(told["measured"]["load_bytes"])
 
 
 def of_version(serving: Serving) -> set[str]:
@@ -153,11 +146,12 @@ def of_version(serving: Serving) -> set[str]:
 
 @pytest.fixture
 def toys(tmp_path: Path) -> Path:
-    """toy:1 is small, toy:2 has two megabytes of weights; the limit lies between them."""
-    assert (release(tmp_path, "good"), release(tmp_path, "large", 3.0)) == (1, 2)
-    small, large = (load_bytes(tmp_path, f"toy:{number}") for number in (1, 2))
-    assert small < large
-    (tmp_path / "cloche.toml").write_text(ROLLOUT.format(limit=f"{(small + large) // 2}B", warm="30m"))
+    """toy:1 is small, toy:2 has forty megabytes of weights; the limit lies between them."""
+    assert (release(tmp_path, "good"), release(tmp_path, "huge", 3.0)) == (1, 2)
+    (tmp_path / "cloche.toml").write_text(ROLLOUT)
+    with open_project(tmp_path) as project:
+        first, second = (project.open(f"toy:{number}").manifest for number in (1, 2))
+    assert load_bytes(first) < project.settings.serve.isolate_above < load_bytes(second)
     return tmp_path
 
 
