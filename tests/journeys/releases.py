@@ -26,8 +26,8 @@ def release(folder: Path, kind: str, factor: float = 2.0, *, share: float = 0.2,
     """Pack and register a version that answers `factor` times the sum of `x`; its number.
 
     `kind` is good, "large" (good, and two megabytes), "huge" (good, and forty), "slow" (good, and some
-    milliseconds a call), or "fails" or "nan" on a share of the rows that `Callers` send. Its own examples have none of them, so that nothing is seen
-    before it has callers.
+    milliseconds a call), or "fails" or "nan" on a share of the rows that `Callers` send. Its own examples have
+    none of them, so that nothing is seen before it has callers.
     """
     limit = 1.0 - share
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["sum"])]
