@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
-from tests.journeys.releases import Callers, release
-from tests.journeys.serving import Serving, again, cloche, until, up
+from tests.journeys.releases import Callers, history, release, release_class
+from tests.journeys.serving import Serving, again, cloche, in_background, until, up
 
 import cloche as cloche_
 from cloche.app.placement import load_bytes
@@ -195,3 +196,41 @@ def test_who_takes_over_after_the_supervisor_s_death_knows_the_hosts(toys: Path)
         os.kill(host, signal.SIGKILL)
         until(lambda: serving.standing("host") not in ([], [host]), "another takes its place")
         assert of_version(serving) == {"toy:2"}
+
+
+def test_while_a_host_hangs_its_callers_hear_in_time_and_all_others_are_answered(toys: Path) -> None:
+    config = '\n[serve]\nworkers = 1\nisolate_above = "38MB"\n'
+    config += '[online.small]\nmodel = "toy:1"\n[online.large]\nmodel = "toy:2"\ndeadline = "1s"\n'
+    (toys / "cloche.toml").write_text(config)
+    row = {"x": [0.1, 0.2]}
+    with up(toys) as serving:
+        (host,) = serving.children()["host"]
+        assert serving.ask("/predict/large", row).status == 200
+        os.kill(host, signal.SIGSTOP)
+        late: list[Any] = []
+        waits = in_background(lambda: late.append(serving.ask("/predict/large", row, timeout=20)))
+        # the only worker's event loop is free while that one waits
+        while waits.is_alive():
+            assert serving.ask("/predict/small", row).status == 200
+        assert (late[0].status, late[0].json()["code"]) == (504, "CL-E602")
+        os.kill(host, signal.SIGCONT)
+        until(lambda: serving.ask("/predict/large", row).status == 200, "it goes on")
+
+
+def test_a_candidate_with_code_has_hosts_that_workers_share_and_is_taken_back_when_one_dies(
+    tmp_path: Path,
+) -> None:
+    assert (release_class(tmp_path, "good"), release_class(tmp_path, "dies", 3.0)) == (1, 2)
+    config = '[serve]\nworkers = 3\nallow_code = true\n[online.task]\nmodel = "task:1"\ndeadline = "10s"\n'
+    (tmp_path / "cloche.toml").write_text(config)
+    with up(tmp_path) as serving:
+        stable = set(serving.children()["host"])
+        assert len(stable) == 2
+        cloche(tmp_path, "deploy", "task:2", "--steps", "50% for 10m, 100%")
+        until(lambda: len(serving.standing("host")) == 4, "two more, however many workers there are")
+        with Callers(serving.url, rate=50, name="task", numbers=0) as callers:
+            until(lambda: history(tmp_path, cloche, "task")[-1]["action"] == "aborted", "it is taken back", 60)
+            last = time.monotonic()
+            assert history(tmp_path, cloche, "task")[-1]["why"].startswith("a process ended while it ran task:2")
+            until(lambda: set(serving.children()["host"]) == stable, "its hosts are gone", 60)
+        assert set(callers.models(last + 1.0)) == {"task:1"}
