@@ -27,15 +27,16 @@ def release(
 ) -> int:
     """Pack and register a version that answers `factor` times the sum of `x`; its number.
 
-    `kind` is good, "large" (good, and two megabytes), "slow" (good, and some milliseconds a call, or more by its
-    `work`), or "fails" or "nan" on a share of the rows that `Callers` send. Its own examples have none of them, so
-    that nothing is seen before it has callers.
+    `kind` is good, "large" (good, and two megabytes), "huge" (good, and forty), "slow" (good, and some
+    milliseconds a call, or more by its `work`), or "fails" or "nan" on a share of the rows that `Callers` send.
+    Its own examples have none of them, so that nothing is seen before it has callers.
     """
     limit = 1.0 - share
     nodes = [helper.make_node("MatMul", ["x", "weights"], ["sum"])]
     constants = [numpy_helper.from_array(np.full((2, 1), factor, np.float32), "weights")]
-    if kind == "large":  # good, and two megabytes
-        constants.append(numpy_helper.from_array(np.zeros(500_000, np.float32), "ballast"))
+    if kind in ("large", "huge"):
+        numbers = 500_000 if kind == "large" else 10_000_000
+        constants.append(numpy_helper.from_array(np.zeros(numbers, np.float32), "ballast"))
         nodes.append(helper.make_node("ReduceSum", ["ballast"], ["nothing"], keepdims=0))
         nodes.append(helper.make_node("Add", ["sum", "nothing"], ["value"]))
     elif kind == "slow":  # good, and some milliseconds a call

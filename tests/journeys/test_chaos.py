@@ -68,11 +68,11 @@ def test_processes_are_killed_in_random_order(
         assert result["refused"] == 0, (seed, kills, result)
         assert result["timeouts"] == 0, (seed, kills, result)
         assert result["non_2xx"] + result["resets"] <= 8 * len(kills), (seed, kills, result)
-        wanted = {"worker": 2, "host": 2 if kind == "class" else 0}
+        wanted = {"worker": 2, "host": 2 if kind == "class" else 0, "controller": 1}
         until(lambda: {k: len(v) for k, v in serving.children().items()} == wanted, "all seats are taken", 20)
         assert serving.ask(f"/predict/{name}", body).status == 200
         assert serving.stop() == 143
-        assert serving.children() == {"worker": [], "host": []}
+        assert serving.children() == {"worker": [], "host": [], "controller": []}
 
 
 def test_sigterm_under_load_again_and_again_loses_nothing(shop: Path, customer: dict[str, Any]) -> None:

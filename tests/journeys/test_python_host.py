@@ -23,9 +23,8 @@ from cloche.core.board import Board, Head, Role, State
 from cloche.core.errors import ClocheError, InputError
 from cloche.core.platform import is_alive, process_start
 from cloche.core.signature import Columns
-from cloche.runtimes.base import RuntimePlace, load_runtime
+from cloche.runtimes.hosted import HostedRuntime
 from cloche.runtimes.local_host import LocalHost, start_host
-from cloche.runtimes.python import PythonRuntime
 
 CODE = """
 from __future__ import annotations
@@ -76,17 +75,14 @@ def start(bundle: Bundle) -> LocalHost:
     return start_host(spec.entry, bundle.signature, files, bundle.digest)
 
 
-def runtime_over(bundle: Bundle, *hosts: str) -> PythonRuntime:
-    place = RuntimePlace(digest=bundle.digest, hosts=hosts, timeout_s=15.0)
-    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle, place)
-    assert isinstance(runtime, PythonRuntime)
-    return runtime
+def runtime_over(bundle: Bundle, *hosts: str) -> HostedRuntime:
+    return HostedRuntime(bundle.signature, bundle.digest, timeout_s=15.0, hosts=hosts)
 
 
 class Load:
     """Callers who ask without pause, each its own rows, and check every answer."""
 
-    def __init__(self, runtime: PythonRuntime, callers: int) -> None:
+    def __init__(self, runtime: HostedRuntime, callers: int) -> None:
         self.answered = 0
         self.wrong: list[Any] = []
         self.failed: list[ClocheError] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ import pytest
 from tests.journeys.serving import until
 from tests.journeys.test_supervisor import Up, World, ask, kill_supervisor, open_world
 
+from cloche.control.adopt import live_slots
 from cloche.core.board import Head, Role, State
 
 #: A controller that asks for as many workers as the file says, once a change.
@@ -40,18 +44,32 @@ class Elastic:
         self.program = world.runtime / "controller.py"
         self.program.write_text(CONTROLLER)
 
-    def up(self, count: int = 1, most: int = 6, **options: Any) -> Up:
+    def up(self, count: int = 1, most: int = 6, hosts: int = 0, **options: Any) -> Up:
         wish = {key: options.pop(key) for key in ("lame_duck_s", "drain_s") if key in options}
         workers = {**self.world.group(count=count, **options), "most": most}
         controller = self.world.group("controller", file=str(self.file))
         controller["argv"] = [*controller["argv"][:-1], str(self.program)]
-        return self.world.up(workers, controller, digest="d", **wish)
+        seats = {**self.world.group("host", 0), "config": [], "most": hosts}
+        return self.world.up(seats, workers, controller, digest="d", **wish)
 
     def ask(self, count: object, kind: str = "worker") -> None:
-        words = f'{{"event": "scale", "kind": "{kind}", "count": {count}, "at": {time.monotonic_ns()}}}\n'
+        self.say(f'{{"event": "scale", "kind": "{kind}", "count": {count}, "at": {time.monotonic_ns()}}}')
+
+    def ask_for_hosts(self, *configs: object) -> None:
+        self.say(json.dumps({"event": "hosts", "configs": configs, "at": time.monotonic_ns()}))
+
+    def say(self, message: str) -> None:
+        words = f"{message}\n"
         partial = self.file.with_suffix(".new")
         partial.write_text(words)
         partial.replace(self.file)
+
+    def hosts(self) -> dict[int, int]:
+        """By slot the processes of hosts that are ready, once none starts or drains."""
+        board = self.world.board()
+        slots = [slot for slot in live_slots(board) if board.head(slot, Head.ROLE) == Role.HOST]
+        is_ready = all(board.head(slot, Head.STATE) == State.READY for slot in slots)
+        return {slot: board.head(slot, Head.PID) for slot in slots} if is_ready else {}
 
     def workers(self) -> int:
         """How many serve, once none starts or drains."""
@@ -149,6 +167,43 @@ def test_only_the_controller_is_heard(elastic: Elastic) -> None:
     elastic.ask(3)
     with pytest.raises(AssertionError, match="what was waited for"):
         until(lambda: len(elastic.world.pids()) > 1, seconds=1.0)
+    assert up.end() == 143
+
+
+def test_hosts_come_and_go_as_the_controller_says_and_who_is_still_wanted_stays(elastic: Elastic) -> None:
+    up = elastic.up(hosts=3, lame_duck_s=0.1)
+    up.port()
+    assert elastic.hosts() == {}
+    elastic.ask_for_hosts({"socket": "a"}, {"socket": "b"})
+    until(lambda: len(elastic.hosts()) == 2, "two hosts")
+    first = elastic.hosts()
+    elastic.ask_for_hosts({"socket": "b"}, {"socket": "c"}, {"socket": "d"})
+    # the seat that a leaves is d's when it is asked for again
+    until(lambda: len(elastic.hosts()) == 2 and elastic.hosts() != first, "c for a")
+    elastic.ask_for_hosts({"socket": "b"}, {"socket": "c"}, {"socket": "d"})
+    until(lambda: len(elastic.hosts()) == 3, "three hosts")
+    assert len({*first.values()} & {*elastic.hosts().values()}) == 1, "b stayed"
+    assert [event["slot"] for event in up.events("host_left")] == [1]
+    elastic.ask_for_hosts("nonsense")
+    elastic.ask(2)
+    until(lambda: elastic.workers() == 2, "it hears on")
+    assert len(elastic.hosts()) == 3
+    os.kill(elastic.hosts()[1], signal.SIGKILL)
+    until(lambda: len(up.events("died")) == 1 and len(elastic.hosts()) == 3, "the dead one is replaced")
+    elastic.ask_for_hosts()
+    until(lambda: not elastic.world.board().heads(Role.HOST), "none is left")
+    assert len(up.events("died")) == 1
+    assert up.end() == 143
+
+
+def test_a_host_that_still_loads_is_ended_at_once_when_it_is_not_needed(elastic: Elastic) -> None:
+    up = elastic.up(hosts=1, lame_duck_s=0.1, drain_s=60.0)
+    up.port()
+    elastic.ask_for_hosts({"socket": "a", "loads_for": 60.0})
+    until(lambda: elastic.world.board().heads(Role.HOST), "it loads")
+    elastic.ask_for_hosts()
+    until(lambda: not elastic.world.board().heads(Role.HOST), "it is gone")
+    assert not up.events("died")
     assert up.end() == 143
 
 

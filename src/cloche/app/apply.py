@@ -10,7 +10,7 @@ import msgspec
 
 from cloche.app.choose import Chosen, choose_all
 from cloche.app.deploy import check_served
-from cloche.app.describe import MACHINE_FILE, Machine, strategy_of
+from cloche.app.describe import MACHINE_FILE, Machine, read_machine, strategy_of
 from cloche.app.desired import replace
 from cloche.app.project import Project
 from cloche.app.refusals import check_code, check_device, is_loopback
@@ -22,7 +22,7 @@ from cloche.settings import Online
 from cloche.store.deployments import DeploymentRow, Deployments
 
 #: What is set by these is a matter of processes and sockets.
-_AT_START = ("workers", "least_workers", "allow_code", "load_timeout_s")
+_AT_START = ("workers", "least_workers", "allow_code", "isolate_above", "load_timeout_s")
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ def plan(project: Project, runtime: Path) -> tuple[list[Change], Machine, list[C
     RefusedError CL-E414 where it breaks who calls: nothing is begun unless all can be.
     """
     check_served(project)
-    running = msgspec.json.decode((runtime / MACHINE_FILE).read_bytes(), type=Machine)
+    running = read_machine(runtime / MACHINE_FILE)
     chosen = choose_all(project)
     for one in chosen:
         check_code(one.bundle, allowed=running.allow_code)

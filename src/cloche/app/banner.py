@@ -36,6 +36,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     examples: Columns
     keys_required: bool
+    #: Whether it runs in hosts, not in the workers.
+    is_hosted: bool = False
     champion: str | None = None
 
 
@@ -107,7 +109,8 @@ def _json(server: Server, facts: Sequence[Facts], tries: Sequence[str]) -> str:
 def _of_one(server: Server, facts: Facts) -> list[tuple[str, str]]:
     what, url = facts.bundle.manifest, server.url
     is_code = _is_code(facts.bundle)
-    where = "in hosts of its own" if is_code else "in the workers"
+    where = "in a host that the workers share" if facts.is_hosted else "in the workers"
+    where = "in hosts of its own" if is_code else where
     speed = "" if what.measured is None else f", {format_duration(what.measured.row_p50_s)} a row when packed"
     return [
         ("model", _described(facts)),

@@ -1,8 +1,8 @@
 """The controller, wired: `python -m cloche.app.controller FD` is what the supervisor starts.
 
 It hands what the store says to the workers of this machine, takes rollouts from stable to candidate, and says how
-many workers there are to be. In threads of their own run beside that: what carries the board's counts to the
-statistics, and the admin API where `[serve] admin` says so.
+many workers there are to be, and which hosts. In threads of their own run beside that: what carries the board's
+counts to the statistics, and the admin API where `[serve] admin` says so.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 
 from cloche.app.admin.wire import admin
-from cloche.app.describe import Machine, Shelf, alias_of, policy_of, strategy_of
-from cloche.app.desired import stamp, write_desired
+from cloche.app.describe import Machine, Shelf, alias_of, policy_of, read_machine, strategy_of
+from cloche.app.desired import read_desired, stamp, write_desired
+from cloche.app.hosts import Hosts
 from cloche.app.proof import ProcessProof, ProofTask
-from cloche.app.refusals import check_code, check_device, check_memory
+from cloche.app.refusals import check_code, check_device, check_memory, check_seats
 from cloche.app.scale import Scaler
 from cloche.control.carrier import Carrier
 from cloche.control.fleet import Fleet
@@ -87,6 +88,9 @@ class Controller:
         machines = Machines(store, machine.id) if store.is_shared else None
         self._fleet = Fleet(watch, machine.id, machines)
         self._scaler = Scaler(machine, store, member)
+        # what a controller before this one had handed out: its hosts may have callers still
+        self._desired = read_desired(self._file)
+        self._hosts = Hosts(member, watch, self._desired)
         self._deployments = Deployments(store, self._lease)
         self._rollouts = Rollouts(store, self._fleet, lease=self._lease, plan=self._plan, prove=self._prove)
         self._leads = self._lease is None
@@ -105,10 +109,11 @@ class Controller:
         if revision != self._seen:
             rows = self._shelf.deployments.list()
             self._rows = {row.name: row for row in rows if row.name in self._online}
-            desired = self._shelf.desired()
-            write_desired(desired, self._file)
-            self._seen = desired.revision
-        self._scaler.turn(revision)
+            self._desired = self._shelf.desired()
+            write_desired(self._desired, self._file)
+            self._seen = self._desired.revision
+        self._hosts.turn(self._desired)
+        self._scaler.turn(revision, self._desired.hosted())
         going = [row for row in self._rows.values() if row.rollout is not None]
         self._fleet.exchange(
             ((row, self._deployments.rollout(row.rollout)) for row in going if row.rollout is not None), revision
@@ -181,16 +186,16 @@ class Controller:
             bundle = self._shelf.bundle(self._shelf.version(row.model, number))
             check_code(bundle, allowed=machine.allow_code)
             check_device(bundle, online.device)
-            check_memory([bundle], machine.workers, free_memory())
+            hosts = {one.socket for one in self._desired.hosts()} | {*version.hosts}
+            check_seats(len(hosts), machine.host_seats)
+            check_memory([bundle], machine.workers, free_memory(), machine.isolate_above)
         except ClocheError as error:
             return _Refused(error.message)
         trusted = tuple(sorted(self._shelf.trusted()))
-        task = ProofTask(version=version, trusted=trusted, timeout_s=machine.load_timeout_s)
+        # by itself, whoever is to run it: its hosts come once it has loaded
+        alone = msgspec.structs.replace(version, hosts=())
+        task = ProofTask(version=alone, trusted=trusted, timeout_s=machine.load_timeout_s)
         return ProcessProof(task, self._file.parent)
-
-
-def read_machine(path: Path) -> Machine:
-    return msgspec.json.decode(path.read_bytes(), type=Machine)
 
 
 def main() -> None:

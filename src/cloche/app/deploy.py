@@ -6,7 +6,8 @@ import contextlib
 
 import msgspec
 
-from cloche.app.describe import alias_of, strategy_of
+from cloche.app.describe import MACHINE_FILE, alias_of, read_machine, strategy_of
+from cloche.app.placement import host_count
 from cloche.app.project import Project
 from cloche.app.refusals import check_code, check_device, check_memory
 from cloche.app.up import runtime_folder
@@ -50,8 +51,8 @@ def deploy(
 
     `strategy`, `steps` and `metric` (see `describe.strategy_of`) are the deployment's own where none are given.
     With `breaking` a version goes out although callers must change something. Raises NotFoundError, RefusedError
-    (CL-E413 taken back before, CL-E414 breaks callers), ConflictError CL-E505, BusyError CL-E605 where nothing is
-    served.
+    (CL-E412 memory, CL-E413 taken back before, CL-E414 breaks callers), ConflictError CL-E505, BusyError CL-E605
+    where nothing is served.
     """
     version = project.registry.resolve(reference)
     row = find_deployment(project, version.model, deployment)
@@ -69,6 +70,8 @@ def deploy(
             hint="if callers know of it, add --breaking; or serve it beside, under a name of its own",
         )
     check_served(project)
+    running = read_machine(runtime_folder(project.settings) / MACHINE_FILE)
+    check_memory([candidate], running.workers, free_memory(), running.isolate_above)
     chosen = strategy_of(online, strategy, steps, metric)
     store = project.store
     number = begin(Deployments(store), row.name, version.version, chosen, store.now(), store.who, "")
@@ -136,14 +139,14 @@ def scale(project: Project, workers: int | None) -> int | None:
 
 def _check_room(project: Project, workers: int) -> None:
     path = runtime_folder(project.settings) / "board"
-    more = workers - (sum(Meter(Board(path), frozenset()).counts()) if path.exists() else 0)
-    inside = []
+    more = workers - (sum(Meter(Board(path)).counts()) if path.exists() else 0)
+    inside, isolate_above = [], project.settings.serve.isolate_above
     for row in Deployments(project.store).list():
         with contextlib.suppress(NotFoundError):  # another machine's
             bundle = project.open(f"{row.model}:{row.stable}")
-            inside += [bundle] if bundle.manifest.runtime.kind != "python" else []
+            inside += [] if host_count(bundle.manifest, isolate_above) else [bundle]
     if more > 0:
-        check_memory(inside, more, free_memory())
+        check_memory(inside, more, free_memory(), isolate_above)
 
 
 def find_deployment(project: Project, model: str | None, name: str | None) -> DeploymentRow:

@@ -9,6 +9,7 @@ import msgspec
 
 from cloche.app.desired import CacheConfig, DeploymentConfig, Desired, Trial, Wished
 from cloche.app.features import FeaturesConfig, describe_features
+from cloche.app.placement import HOST_SEATS, host_count, host_sockets
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import ClocheError, NotFoundError
 from cloche.core.reference import LATEST, Reference, parse_reference
@@ -32,7 +33,7 @@ MACHINE_FILE = "machine.json"
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """A Machine is how this machine serves what the store says; `hosts` are sockets by the digest they run."""
+    """A Machine is how this machine serves what the store says; `runtime` is its folder for sockets and board."""
 
     #: Tells it from others that share its database.
     id: str
@@ -43,11 +44,17 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     #: The most and the least that there may be.
     workers: int
     least_workers: int
+    runtime: str
+    #: Bytes from which on a model runs in a host.
+    isolate_above: int
+    #: How many hosts there is room for.
+    host_seats: int = HOST_SEATS
     allow_code: bool = False
     load_timeout_s: float = 300.0
-    hosts: dict[str, list[str]] = {}
-    #: Deployments whose models run in hosts.
-    hosted: tuple[str, ...] = ()
+
+
+def read_machine(path: Path) -> Machine:
+    return msgspec.json.decode(path.read_bytes(), type=Machine)
 
 
 class Shelf:
@@ -60,6 +67,7 @@ class Shelf:
         self.deployments = Deployments(store)
         #: By digest and name: a look at a bundle, and at a table that inputs are read from, is not free.
         self._features: dict[tuple[str, str], FeaturesConfig | None] = {}
+        self._host_counts: dict[str, int] = {}
 
     def trusted(self) -> frozenset[str]:
         return frozenset(TrustedKeys(self.store).public_keys())
@@ -106,7 +114,9 @@ class Shelf:
         version = self.version(model, number)
         key = (version.digest, online.name)
         if key not in self._features:
-            self._features[key] = features_of(online, self.bundle(version))
+            bundle = self.bundle(version)
+            self._host_counts[version.digest] = host_count(bundle.manifest, self.machine.isolate_above)
+            self._features[key] = features_of(online, bundle)
         aliases = self.registry.aliases(model)
         keys_required = online.access.keys or not self.machine.loopback
         return describe_deployment(
@@ -116,7 +126,9 @@ class Shelf:
             aliases=[name for name, target in aliases.items() if target == number],
             features=self._features[key],
             keys_required=keys_required,
-            hosts=self.machine.hosts.get(version.digest, ()),
+            hosts=host_sockets(
+                Path(self.machine.runtime), version.digest, online.device, self._host_counts[version.digest]
+            ),
         )
 
 

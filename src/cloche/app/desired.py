@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from cloche.app.features import FeaturesConfig
+from cloche.app.placement import HostConfig
 from cloche.core.units import Rate
 from cloche.engine.validate import OnInvalid
 from cloche.rollout.analysis import Policy
@@ -39,6 +40,7 @@ class DeploymentConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     cache: CacheConfig | None = None
     limits: dict[str, Rate] = {}
+    #: The sockets of the runtime hosts that run it; () where it lives in the workers.
     hosts: tuple[str, ...] = ()
     #: What points at the version.
     aliases: tuple[str, ...] = ()
@@ -96,10 +98,29 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     def deadline_s(self) -> float:
         return max(one.stable.deadline_s for one in self.deployments)
 
+    def hosts(self) -> tuple[HostConfig, ...]:
+        """What is to run in hosts, one for each socket."""
+        versions = [version for one in self.deployments for version in one.versions]
+        # again, and last: where two deployments share a host, a candidate is the one to blame for its end
+        versions += [one.trial.candidate for one in self.deployments if one.trial is not None]
+        found = {
+            socket: HostConfig(
+                socket=socket, digest=one.digest, bundle=one.bundle, trusted=self.trusted,
+                deployment=one.deployment, version=one.version, device=one.device,
+            )
+            for one in versions
+            for socket in one.hosts
+        }  # fmt: skip
+        return tuple(found.values())
+
+    def hosted(self) -> frozenset[str]:
+        """The deployments whose stable versions run in hosts."""
+        return frozenset(one.stable.deployment for one in self.deployments if one.stable.hosts)
+
     def proven(self) -> Desired:
         """The same with the stable versions alone."""
         stable = tuple(Wished(stable=one.stable) for one in self.deployments)
-        return Desired(revision=self.revision, deployments=stable)
+        return Desired(revision=self.revision, deployments=stable, trusted=self.trusted)
 
     def unweighted(self) -> Desired:
         """The same but for weights and revision: what two of them have in common where only those differ."""

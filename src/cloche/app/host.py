@@ -15,17 +15,21 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from cloche.app.placement import HostConfig
 from cloche.bundle.bundle import Bundle
+from cloche.core.board import Head, series_hash
 from cloche.core.errors import ClocheError, MissingExtraError, ModelError, RefusedError
 from cloche.core.member import Member
+from cloche.core.signature import Columns, Signature
 from cloche.monitoring import log
+from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
 from cloche.runtimes.code import FOLDER, CodeFolder, import_class, inner_path
-from cloche.runtimes.host import Host, describe
+from cloche.runtimes.host import Host, Model, describe
 from cloche.runtimes.local_host import LENGTH, HostReport, HostTask, forbid_hosts
 from cloche.runtimes.model_class import ModelClass
 from cloche.runtimes.requirements import check_requirements
@@ -51,18 +55,17 @@ def main(arguments: list[str]) -> int:
 
 
 def run_member(member: Member) -> int:
-    """A host of a supervisor's: config has `bundle`, `digest`, `socket` and `trusted`."""
-    config = member.config
+    """A host of a supervisor's: config is a HostConfig."""
+    config = msgspec.convert(member.config, HostConfig)
     try:
-        bundle = Bundle.open(Path(config["bundle"]), config["trusted"], digest=config["digest"])
-        manifest = bundle.manifest
-        check_requirements(manifest.requirements)
-        files = {
-            entry.path: bundle.read(entry.path) for entry in manifest.files if entry.path.startswith(f"{FOLDER}/")
-        }
-        with CodeFolder(files) as code:
-            model = load_model(code.path, manifest.runtime.entry, files)
-            host = Host(model, bundle.signature, bundle.digest, Path(config["socket"]), member.slot)
+        bundle = Bundle.open(Path(config.bundle), config.trusted, digest=config.digest)
+        check_requirements(bundle.manifest.requirements)
+        # should loading end this process, its supervisor sees what did
+        blamed = series_hash({"deployment": config.deployment, "version": str(config.version)})
+        member.slot.set(Head.LOADING, blamed)
+        with _loaded(bundle, config.device) as model:
+            host = Host(model, bundle.signature, bundle.digest, Path(config.socket), member.slot, blamed)
+            member.slot.set(Head.LOADING, 0)
             member.on_drain(host.drain)
             end_when_stuck(host)
             member.ready()
@@ -72,6 +75,32 @@ def run_member(member: Member) -> int:
         exit_code = member.fail(error)
         return exit_code if 2 <= exit_code <= 7 else RefusedError.exit_code
     return 0
+
+
+class _Graph:
+    """A graph, as a host runs it: an instance of a Model."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def run(self, columns: Columns, signature: Signature) -> Columns:
+        return self._runtime.run(columns)
+
+
+@contextlib.contextmanager
+def _loaded(bundle: Bundle, device: str) -> Iterator[Model]:
+    """The bundle's model, loaded in this process; code in a folder of its own."""
+    manifest = bundle.manifest
+    if manifest.runtime.kind != "python":
+        # with the threads of a worker: they decide the last digits of some answers
+        place = RuntimePlace(digest=bundle.digest, device=device)
+        yield _Graph(load_runtime(manifest.runtime, bundle.signature, bundle, place))
+        return
+    files = {
+        entry.path: bundle.read(entry.path) for entry in manifest.files if entry.path.startswith(f"{FOLDER}/")
+    }
+    with CodeFolder(files) as code:
+        yield load_model(code.path, manifest.runtime.entry, files)
 
 
 def run_alone(leash: socket.socket) -> int:

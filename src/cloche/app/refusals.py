@@ -8,14 +8,12 @@ from importlib import import_module
 from pathlib import Path
 
 from cloche.app.choose import no_code
+from cloche.app.placement import need
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import ConfigError, RefusedError
 from cloche.core.keys import KeyRecord
 from cloche.core.units import format_size
 from cloche.runtimes.requirements import check_requirements
-
-#: Runtime hosts of a bundle with code: one answers, one is a warm spare.
-HOSTS = 2
 
 
 def check_code(bundle: Bundle, *, allowed: bool) -> None:
@@ -66,29 +64,36 @@ def check_storage(storage: Path | None, others: Sequence[str]) -> None:
         )
 
 
-def check_memory(bundles: Sequence[Bundle], workers: int, free: int | None) -> None:
-    """Raise RefusedError CL-E412 when the processes with these models take more than is free.
-
-    A worker holds every model without code, and loads one after the other; one with code has hosts of its own.
-    """
-    manifests = [bundle.manifest for bundle in bundles]
-    inside = [what.measured for what in manifests if what.measured is not None and what.runtime.kind != "python"]
-    hosted = [what.measured for what in manifests if what.measured is not None and what.runtime.kind == "python"]
-    outside = sum(cost.load_bytes for cost in hosted)
-    worker = sum(cost.memory_bytes for cost in inside)
-    worker += max((cost.load_bytes - cost.memory_bytes for cost in inside), default=0)
-    total = workers * worker + HOSTS * outside
-    if free is None or total <= free:
+def check_memory(bundles: Sequence[Bundle], workers: int, free: int | None, isolate_above: int) -> None:
+    """Raise RefusedError CL-E412 when workers and hosts with these models take more than is free."""
+    takes = need([(bundle.digest, bundle.manifest) for bundle in bundles], workers, isolate_above)
+    if free is None or takes.total_bytes <= free:
         return
     names = ", ".join(bundle.reference or bundle.name for bundle in bundles)
-    parts = [f"{format_size(worker)} in each of {workers} workers"] if workers > 1 and worker else []
-    parts += [f"{format_size(outside)} in each of {HOSTS} hosts"] if outside else []
+    inside, hosts = takes.worker_bytes, takes.hosts
+    parts = [f"{format_size(inside)} in each of {workers} workers"] if workers > 1 and inside else []
+    if hosts > 1 or (hosts and inside):
+        parts.append(f"{format_size(takes.hosts_bytes)} in {hosts} host{'s' * (hosts > 1)}")
     shares = f" ({', '.join(parts)})" if parts else ""
+    hint = "free some, or raise the container's limit"
+    if workers > 1 and inside:
+        hint += "; or start fewer with --workers, or lower isolate_above under [serve]: then they share one host"
     raise RefusedError(
-        f"{names}: loading takes about {format_size(total)} of memory{shares}, and {format_size(free)} is free",
+        f"{names}: loading takes about {format_size(takes.total_bytes)} of memory{shares}, "
+        f"and {format_size(free)} is free",
         code="CL-E412",
-        hint="free some, or raise the container's limit" + ("; or start fewer with --workers" if worker else ""),
+        hint=hint,
     )
+
+
+def check_seats(hosts: int, seats: int) -> None:
+    """RefusedError CL-E412 where there is room for fewer runtime hosts than these."""
+    if hosts > seats:
+        raise RefusedError(
+            f"{hosts} runtime hosts would run, and there is room for {seats}",
+            code="CL-E412",
+            hint="serve fewer models with code or above isolate_above on this machine",
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+import msgspec
+
 from cloche.app.describe import Machine
 from cloche.control.meter import Meter
 from cloche.core.board import Head
@@ -26,14 +28,8 @@ class Scaler:
         self._machine = machine
         self._member = member
         self._wish = Scale(store, machine.id)
-        hosted = frozenset(name for name in machine.hosted)
-        self._meter = Meter(member.board, hosted)
-        is_inside = len(hosted) < len(machine.online)
-        self._policy = Policy(
-            least=machine.least_workers,
-            most=machine.workers,
-            cores=usable_cores() if is_inside else None,
-        )
+        self._meter = Meter(member.board)
+        self._policy = Policy(least=machine.least_workers, most=machine.workers, cores=usable_cores())
         self._history = History()
         self._looked = float("-inf")
         self._seen: int | None = None
@@ -41,9 +37,16 @@ class Scaler:
         is_fixed = machine.least_workers == machine.workers
         self._said = machine.workers if is_fixed else 0
 
-    def turn(self, revision: int) -> None:
-        """Look at the load once a second, and at what a person wants when the store has changed."""
+    def turn(self, revision: int, hosted: frozenset[str]) -> None:
+        """Look at the load once a second, and at what a person wants when the store has changed.
+
+        Deployments that are `hosted` keep no worker busy while their model works.
+        """
         now = time.monotonic()
+        if hosted != self._meter.hosted:
+            self._meter.hosted = hosted
+            is_inside = len(hosted) < len(self._machine.online)
+            self._policy = msgspec.structs.replace(self._policy, cores=usable_cores() if is_inside else None)
         changed = revision != self._seen
         if changed:
             self._wanted, self._seen = self._wish.get(), revision

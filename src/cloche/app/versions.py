@@ -15,6 +15,7 @@ from cloche.app.features import outward, put_before
 from cloche.bundle import golden
 from cloche.bundle.bundle import Bundle
 from cloche.core.board import Board, Head, Slot, series_hash
+from cloche.core.errors import BusyError
 from cloche.core.signature import Columns, take_rows
 from cloche.engine.batcher import Batcher
 from cloche.engine.cache import Cache
@@ -24,6 +25,7 @@ from cloche.monitoring.counters import DeploymentCounters
 from cloche.monitoring.latency import durations, quantile
 from cloche.rollout.shadow import Tally
 from cloche.runtimes.base import Runtime, RuntimePlace, load_runtime
+from cloche.runtimes.hosted import HostedRuntime
 from cloche.serving.guard import Guard, Policy
 from cloche.serving.keyring import FollowedKeys
 from cloche.serving.limits import RateLimiter
@@ -40,6 +42,8 @@ from cloche.serving.table import Served, Table
 _TIMES_P99, _LEAST_SLOWER_S = 1.5, 0.01
 #: By fewer answers p99 is not known.
 _LEAST_ANSWERS = 1_000
+#: Between two looks for a host.
+_LOOK_S = 0.05
 
 
 class Counting(Protocol):
@@ -59,13 +63,17 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 def load(one: DeploymentConfig, trusted: tuple[str, ...], timeout_s: float) -> Loaded:
-    """Open, verify, load, check the golden examples, warm up. Raises ClocheError.
+    """Open, verify, load (or ask the hosts that have), check the golden examples, warm up. Raises ClocheError.
 
     `timeout_s` is for calls that no caller waits for: golden examples and warm-up.
     """
     bundle = Bundle.open(Path(one.bundle), trusted, digest=one.digest)
-    place = RuntimePlace(digest=one.digest, hosts=one.hosts, timeout_s=timeout_s, device=one.device)
-    runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle, place)
+    runtime: Runtime
+    if one.hosts:
+        runtime = HostedRuntime(bundle.signature, one.digest, timeout_s=timeout_s, hosts=one.hosts)
+    else:
+        place = RuntimePlace(digest=one.digest, timeout_s=timeout_s, device=one.device)
+        runtime = load_runtime(bundle.manifest.runtime, bundle.signature, bundle, place)
     try:
         golden.check(bundle, runtime)
         examples = bundle.golden()
@@ -74,6 +82,21 @@ def load(one: DeploymentConfig, trusted: tuple[str, ...], timeout_s: float) -> L
         runtime.close()
         raise
     return Loaded(bundle, runtime, examples, cost)
+
+
+def await_host(one: DeploymentConfig, timeout_s: float, is_wanted: Callable[[], bool]) -> None:
+    """Wait until a host of the version listens, where it runs in hosts.
+
+    Raises BusyError CL-E603 where there is none in time, or the version is not wanted any more: what is desired
+    instead must not wait for one that loads for minutes.
+    """
+    ends = time.monotonic() + timeout_s
+    while one.hosts and not any(Path(host).exists() for host in one.hosts):
+        if not is_wanted():
+            raise BusyError(f"{one.ref} is not wanted any more, and its host is not up", code="CL-E603")
+        if time.monotonic() > ends:
+            raise BusyError(f"no host of {one.ref} was up within {timeout_s:g} s", code="CL-E603")
+        time.sleep(_LOOK_S)
 
 
 class Standing:

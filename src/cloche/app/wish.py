@@ -15,9 +15,9 @@ from cloche.app.choose import Chosen
 from cloche.app.describe import MACHINE_FILE, Machine, Shelf
 from cloche.app.desired import FILE, DeploymentConfig, Desired
 from cloche.app.features import outward
+from cloche.app.placement import host_seats
 from cloche.app.project import Project
-from cloche.app.refusals import HOSTS, check_bind, check_code, check_device, check_memory, is_loopback
-from cloche.bundle.bundle import Bundle
+from cloche.app.refusals import check_bind, check_code, check_device, check_memory, is_loopback
 from cloche.control.adopt import live_slots
 from cloche.core.board import SLOTS, Board
 from cloche.core.extras import load_extra
@@ -67,13 +67,6 @@ def make_wish(
     loopback, has_admin = is_loopback(serve.host), serve.admin is not None
     _check(project, chosen, runtime, loopback=loopback, tls_elsewhere=tls_elsewhere)
     worker = describe_worker(project, loopback=loopback) | {"desired": str(runtime / FILE)}
-    hosts: list[dict[str, Any]] = []
-    by_digest: dict[str, list[str]] = {}
-    for one in chosen:
-        if one.bundle.digest not in by_digest:
-            own = _hosts(one.bundle, runtime, len(hosts), worker["trusted"])
-            by_digest[one.bundle.digest] = [host["socket"] for host in own]
-            hosts += own
     machine = Machine(
         id=project.machine,
         database=settings.database,
@@ -82,14 +75,18 @@ def make_wish(
         loopback=loopback,
         workers=serve.workers,
         least_workers=serve.least_workers,
+        runtime=str(runtime),
+        isolate_above=serve.isolate_above,
         allow_code=serve.allow_code,
         load_timeout_s=serve.load_timeout_s,
-        hosts=by_digest,
-        hosted=tuple(one.online.name for one in chosen if by_digest[one.bundle.digest]),
     )
     scaled = Scale(project.store, project.machine).get()
     count = scaled or serve.least_workers
     desired = Shelf(machine, project.store).desired()
+    # a candidate's come when the rest serves: it must not hold up the start
+    hosts = [msgspec.to_builtins(one) for one in desired.proven().hosts()]
+    seats = host_seats(len(hosts))
+    machine = msgspec.structs.replace(machine, host_seats=seats)
     facts = [_facts(project, one, wished.stable) for one, wished in zip(chosen, desired.deployments, strict=True)]
     wish = {
         "runtime": str(runtime),
@@ -104,7 +101,7 @@ def make_wish(
         "model": ", ".join(str(one.version) for one in chosen),
     }
     # keys, trust, versions and how each is run change while it runs: a wish that differs there is the same
-    settled = [_without(worker, "keys", "trusted"), hosts]
+    settled = [_without(worker, "keys", "trusted"), seats]
     server = Server(
         host=serve.host,
         workers=count,
@@ -121,8 +118,8 @@ def make_wish(
         "digest": _digest([_without(wish, "model"), settled, bounds, sys.executable]),
         "banner": banner(server, facts, runtime, as_json=as_json),
         "groups": [
-            _group("host", len(hosts), "cloche.app.host", hosts),
-            _group("worker", count, "cloche.app.worker", worker) | {"most": _seats(count, len(hosts))},
+            _group("host", len(hosts), "cloche.app.host", hosts) | {"most": seats},
+            _group("worker", count, "cloche.app.worker", worker) | {"most": _seats(count, seats)},
             _group("controller", 1, "cloche.app.controller", controller),
         ],
     }
@@ -150,15 +147,8 @@ def _check(
     check_bind(serve.host, keys, loopback=loopback, encrypted=serve.tls is not None or tls_elsewhere)
     if not is_served(runtime):  # what runs already has its memory
         scaled = Scale(project.store, project.machine).get()
-        check_memory([one.bundle for one in chosen], scaled or serve.workers, free_memory())
-
-
-def _hosts(bundle: Bundle, runtime: Path, first: int, trusted: list[str]) -> list[dict[str, Any]]:
-    """What the hosts of a bundle with code are told, numbered from `first` on; none for others."""
-    if bundle.manifest.runtime.kind != "python":
-        return []
-    config = {"digest": bundle.digest, "bundle": str(bundle.path), "trusted": trusted}
-    return [config | {"socket": str(runtime / f"host-{first + number}.sock")} for number in range(HOSTS)]
+        bundles = [one.bundle for one in chosen]
+        check_memory(bundles, scaled or serve.workers, free_memory(), serve.isolate_above)
 
 
 def _without(told: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -199,6 +189,7 @@ def _facts(project: Project, chosen: Chosen, served: DeploymentConfig) -> Facts:
         signature=signature,
         examples=examples,
         keys_required=served.keys_required,
+        is_hosted=bool(served.hosts),
         champion=_other_champion(project, chosen.version),
     )
 

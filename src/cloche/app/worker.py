@@ -6,14 +6,15 @@ import asyncio
 import gc
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import uvloop
 
-from cloche.app.desired import Desired, read_desired
+from cloche.app.desired import DeploymentConfig, Desired, read_desired
 from cloche.app.follow import Follower
-from cloche.app.versions import Versions, load
+from cloche.app.versions import Loaded, Versions, await_host, load
 from cloche.core.errors import ClocheError
 from cloche.core.extras import load_extra
 from cloche.core.keys import KeyRecord
@@ -58,8 +59,8 @@ async def _run(config: WorkerConfig, desired: Desired, member: Member) -> None:
     keys = FollowedKeys(config.keys, config.database)
     loop = asyncio.get_running_loop()
     versions = Versions(
-        lambda one: load(one, read_desired(Path(config.desired)).trusted, config.load_timeout_s),
-        member, state, keys, loop, loopback=config.loopback,
+        partial(_load, Path(config.desired), config.load_timeout_s), member, state, keys, loop,
+        loopback=config.loopback,
     )  # fmt: skip
     # a candidate that ends its process must not keep it from serving: it comes when the rest is there
     table = versions.table(desired.proven())
@@ -73,6 +74,15 @@ async def _run(config: WorkerConfig, desired: Desired, member: Member) -> None:
     await serve(member, _doors(config, member, app, state), state, deadline_s=desired.deadline_s)
     follower.stop()
     versions.close()
+
+
+def _load(desired: Path, timeout_s: float, one: DeploymentConfig) -> Loaded:
+    def is_wanted() -> bool:
+        held = read_desired(desired).deployments
+        return any(version.digest == one.digest for each in held for version in each.versions)
+
+    await_host(one, timeout_s, is_wanted)
+    return load(one, read_desired(desired).trusted, timeout_s)
 
 
 def _doors(config: WorkerConfig, member: Member, app: App, state: WorkerState) -> list[Door]:

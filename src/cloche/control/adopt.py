@@ -70,7 +70,8 @@ def adopt(wish: Wish, board: Board) -> Adopted:
         else:
             for descriptor in descriptors:
                 os.close(descriptor)
-        adopted.children[slot] = Child(pid, start, leash)
+        child = adopted.children[slot] = Child(pid, start, leash)
+        child.config = hello.get("config")
     if others:
         raise _conflict(wish, others)
     for listener in (one for taken in adopted.listeners.values() for one in taken):

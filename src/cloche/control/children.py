@@ -23,7 +23,8 @@ class Child:
     """A Child is a running process: its id, the leash it holds, and what it said before it died.
 
     `status` is the exit code, negative for a signal; None while it lives, or when it was not ours to reap. `asked`
-    is what it wants of its supervisor, which takes it from there.
+    is what it wants of its supervisor, which takes it from there: of each event the last. `config` is what a host
+    that was adopted says that it was told.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class Child:
         self.since = time.monotonic()
         self.status: int | None = None
         self.words = ""
-        self.asked: list[dict[str, Any]] = []
+        self.asked: dict[str, dict[str, Any]] = {}
+        self.config: dict[str, Any] | None = None
         self.killed_for = ""  # why its supervisor killed it
         self._said = b""
         self._process = process
@@ -96,8 +98,8 @@ class Child:
                 message = json.loads(line)
                 if isinstance(message, dict) and message.get("event") == "failed":
                     self.words = str(message.get("words"))
-                elif isinstance(message, dict) and message.get("event") == "scale":
-                    self.asked = [message]  # the last counts
+                elif isinstance(message, dict) and message.get("event") in ("scale", "hosts"):
+                    self.asked[message["event"]] = message
         return bool(said)
 
     def close(self) -> None:

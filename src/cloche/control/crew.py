@@ -7,6 +7,8 @@ import selectors
 import signal
 import socket
 import time
+from collections import Counter
+from typing import Any
 
 from cloche.control.adopt import control_path
 from cloche.control.children import Child, backoff_s, describe_exit
@@ -41,7 +43,7 @@ class Seat:
     def __init__(self, slot: int, group: Group, index: int) -> None:
         self.slot = slot
         self.group = group
-        self.config = group.config[index]
+        self.config = group.config[index] if index < len(group.config) else {}
         self.name = f"{group.kind} {index + 1}" if group.first > 1 or index else group.kind
         self.wanted = index < group.first
         self.leave_by: float | None = None
@@ -87,10 +89,14 @@ class Crew:
             seat.wanted = seat.slot in children
             if seat.wanted:
                 self._take(seat, children[seat.slot])
+                seat.config = children[seat.slot].config or seat.config
             if seat.wanted and self._board.head(seat.slot, Head.STATE) == State.DRAINING:
                 self._dismiss(seat, now)
         for group in self._wish.groups:
-            self._resize(group.kind, max(group.first, len(self._wanted(group.kind))), now)
+            if group.kind == "host":
+                self._seat_hosts(group.config[: group.first])
+            else:
+                self._resize(group.kind, max(group.first, len(self._wanted(group.kind))), now)
 
     def turn(self, now: float) -> None:
         """Do what is due. Raises StartFailedError, BusyError or ModelError when the first start fails."""
@@ -119,15 +125,19 @@ class Crew:
         return max(0.0, min(waits))
 
     def hear(self, child: Child, now: float) -> None:
-        """Take in what a child says over its leash; how many workers there are is for the controller to say."""
+        """Take in what a child says over its leash; only the controller is heard on what else is to run."""
         if not child.listen():
             self.selector.unregister(child.leash)
-        asked, child.asked = child.asked, []
+        asked, child.asked = child.asked, {}
         seat = next((seat for seat in self._seats if seat.child is child), None)
-        for message in asked:
-            kind, count = message.get("kind"), message.get("count")
-            if seat is not None and seat.group.kind == "controller" and kind == "worker" and type(count) is int:
-                self._scale(kind, count, now)
+        if seat is None or seat.group.kind != "controller" or self._stop_by is not None:
+            return
+        scale, hosts = asked.get("scale", {}), asked.get("hosts", {})
+        if scale.get("kind") == "worker" and type(scale.get("count")) is int:
+            self._scale("worker", scale["count"], now)
+        configs = hosts.get("configs")
+        if isinstance(configs, list) and all(isinstance(one, dict) and "socket" in one for one in configs):
+            self._have_hosts(configs, now)
 
     def is_ready(self) -> bool:
         """Whether every seat that is wanted has a child that serves."""
@@ -159,7 +169,7 @@ class Crew:
         size = sum(seat.group.kind == kind for seat in self._seats)
         count = max(1, min(count, size))
         had = len(self._wanted(kind))
-        if self._stop_by is not None or count == had:
+        if count == had:
             return
         self._log.say("resized", f"{kind}s: {count} instead of {had}", kind=kind, count=count)
         self._resize(kind, count, now)
@@ -178,11 +188,37 @@ class Crew:
         for seat in spare[: max(0, count - len(wanted))]:
             seat.wanted = True
 
+    def _have_hosts(self, configs: list[dict[str, Any]], now: float) -> None:
+        """Have a host with each of these configs and no other; one that goes on keeps its seat."""
+        told = {config["socket"]: config for config in configs}
+        for seat in self._wanted("host"):
+            if seat.config.get("socket") in told:
+                seat.config = told[seat.config["socket"]]  # for the next that sits there
+            else:
+                self._log.say("host_left", f"{seat.name} is not needed any more", kind="host", slot=seat.slot)
+                self._dismiss(seat, now)
+        self._seat_hosts(tuple(told.values()))
+
+    def _seat_hosts(self, configs: tuple[dict[str, Any], ...]) -> None:
+        """Give an empty seat to each of these hosts that has none; who finds none is asked for again."""
+        held = Counter(seat.config.get("socket") for seat in self._wanted("host"))
+        lacking = [config for config in configs if not _take_one(held, config.get("socket"))]
+        empty = [
+            seat for seat in self._seats if seat.group.kind == "host" and seat.child is None and not seat.wanted
+        ]
+        for seat, config in zip(empty, lacking, strict=False):
+            seat.config, seat.wanted = config, True
+
     def _dismiss(self, seat: Seat, now: float) -> None:
         seat.wanted, seat.failures, seat.due = False, 0, 0.0
         if seat.child is not None and seat.leave_by is None:
             seat.leave_by = now + self._wish.lame_duck_s + self._wish.drain_s
-            seat.child.signal(signal.SIGTERM)
+            if seat.group.kind == "host" and seat.ready_at is None:
+                # nobody has asked it anything, and what it loads would take its memory for minutes
+                seat.child.killed_for = "was not needed any more"
+                seat.child.signal(signal.SIGKILL)
+            else:
+                seat.child.signal(signal.SIGTERM)
 
     def _wanted(self, kind: str) -> list[Seat]:
         return [seat for seat in self._seats if seat.group.kind == kind and seat.wanted]
@@ -211,7 +247,7 @@ class Crew:
             return True
         if seat.group.kind == "controller":
             return self.is_ready()  # what serves starts alone on the cores
-        return all(other.ready_at is not None for other in self._seats if other.group.kind == "host")
+        return all(other.ready_at is not None for other in self._wanted("host"))
 
     def _start(self, seat: Seat, now: float) -> None:
         task = {
@@ -313,3 +349,9 @@ class Crew:
 
     def _taken(self) -> list[tuple[Seat, Child]]:
         return [(seat, seat.child) for seat in self._seats if seat.child is not None]
+
+
+def _take_one(counts: Counter[object], key: object) -> bool:
+    """Whether one more of these is there, which is taken."""
+    counts[key] -= 1
+    return counts[key] >= 0

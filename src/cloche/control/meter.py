@@ -27,9 +27,9 @@ class _Sums(NamedTuple):
 class Meter:
     """A Meter reads the board; deployments that are `hosted` keep no worker busy while their model works."""
 
-    def __init__(self, board: Board, hosted: Set[str]) -> None:
+    def __init__(self, board: Board, hosted: Set[str] = frozenset()) -> None:
         self._board = board
-        self._hosted = hosted
+        self.hosted = hosted
         self._before: _Sums | None = None
         self._starting: dict[int, float] = {}
         self.startup_s = _STARTUP_S
@@ -89,7 +89,7 @@ class Meter:
             elif name == "cloche_shed_total":
                 shed += value
             elif name == "cloche_inference_seconds" and "sum" in labels:
-                inference_ns += value if labels["deployment"] not in self._hosted else 0
+                inference_ns += value if labels["deployment"] not in self.hosted else 0
         live = self._live()
         loop_ns = {
             (slot, board.head(slot, Head.PID)): board.head(slot, Head.LOOP_NS)

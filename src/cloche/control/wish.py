@@ -18,14 +18,15 @@ class Group(NamedTuple):
     """A Group is `first` processes that are started alike, later up to `size`.
 
     `kind` is host, worker or controller.
-    `argv` gets the number of a descriptor as its last word. `config` is handed to each process as it is.
+    `argv` gets the number of a descriptor as its last word. `config` is handed to each process as it is; who is
+    more than `first` and has none there gets one when it is asked for.
     """
 
     kind: str
     size: int
     first: int
     argv: tuple[str, ...]
-    config: tuple[dict[str, Any], ...]  # one a process
+    config: tuple[dict[str, Any], ...]
 
 
 class Address(NamedTuple):
@@ -37,7 +38,7 @@ class Address(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """A Wish is everything that one `cloche up` runs; only how many workers there are changes while it runs."""
+    """A Wish is everything that one `cloche up` runs; while it runs, workers and hosts come and go."""
 
     runtime: Path
     data: str

@@ -62,6 +62,8 @@ class Member:
             "slot": task["slot"],
             "role": task["role"],
             "digest": task["digest"],
+            # whoever takes over a host must know which it is
+            "config": self.config if self.role is Role.HOST else None,
         }
         self._hello = json.dumps(hello).encode() + b"\n"
         self._orphan_s: float = task["orphan_s"]
@@ -137,6 +139,10 @@ class Member:
     def ask_for(self, kind: str, count: int) -> bool:
         """Ask the supervisor for so many processes of a kind; only a controller is heard."""
         return self._tell({"event": "scale", "kind": kind, "count": count})
+
+    def ask_for_hosts(self, configs: list[dict[str, Any]]) -> bool:
+        """Ask the supervisor for a host with each of these configs and no other; only a controller is heard."""
+        return self._tell({"event": "hosts", "configs": configs})
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # only a byte is written here: the handler interrupts the main thread, which may hold the lock

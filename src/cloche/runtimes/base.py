@@ -55,8 +55,6 @@ class RuntimePlace(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     #: Loaded for many rows at a time.
     bulk: bool = False
-    #: Unix socket paths of the runtime hosts, for bundles that carry code.
-    hosts: tuple[str, ...] = ()
     timeout_s: float = 30.0
     #: "cpu" or "cuda".
     device: str = "cpu"

@@ -13,6 +13,7 @@ from cloche.runtimes.frames import (
     Begun,
     FrameError,
     FrameReader,
+    Problem,
     Reply,
     Request,
     pack_frame,
@@ -94,7 +95,7 @@ class Connection:
             words = str(error) or "it closed the connection"
             raise HostGoneError(words, sent=sent, answered=answered, begun=begun) from error
         if header.problem is not None:
-            raise _error(header.problem.code, header.problem.message)
+            raise _error(header.problem)
         return columns
 
     def close(self) -> None:
@@ -107,9 +108,10 @@ class Connection:
         self._socket.settimeout(left / 1e9)
 
 
-def _error(code: str, message: str) -> ClocheError:
+def _error(told: Problem) -> ClocheError:
     families: dict[str, type[ClocheError]] = {"CL-E1": InputError, "CL-E6": BusyError}
+    family = families.get(told.code[:5], ModelError)
     try:
-        return families.get(code[:5], ModelError)(message, code=code)
+        return family(told.message, code=told.code, hint=told.hint, details=told.details)
     except ValueError:  # a code of another release's
-        return ModelError(message)
+        return ModelError(told.message)

@@ -14,7 +14,7 @@ import math
 import socket
 import struct
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -67,10 +67,12 @@ class Begun(msgspec.Struct, array_like=True, frozen=True, tag=2):
 
 
 class Problem(msgspec.Struct, array_like=True, frozen=True):
-    """A Problem is why there is no answer: a code of `core.codes` and words."""
+    """A Problem is why there is no answer: a code of `core.codes`, words, and what a ClocheError has besides."""
 
     code: str
     message: str
+    hint: str | None = None
+    details: tuple[dict[str, Any], ...] = ()
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True, tag=3):

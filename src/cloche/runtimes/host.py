@@ -1,4 +1,4 @@
-"""A runtime host: one process that runs one bundle's code behind a unix socket, for the workers of a machine.
+"""A runtime host: one process that runs one bundle behind a unix socket, for the workers of a machine.
 
 One thread does everything: it takes the frames that have come, joins what can be joined into one call of the
 model, answers, and looks again. What comes while the model works waits in the sockets and is joined next.
@@ -14,9 +14,10 @@ import socket
 import time
 from collections import deque
 from pathlib import Path
+from typing import Protocol
 
-from cloche.core.board import Head, Slot, series_hash
-from cloche.core.errors import ClocheError, ConfigError, ModelError
+from cloche.core.board import Head, Slot
+from cloche.core.errors import ClocheError, ConfigError, InputError, ModelError
 from cloche.core.platform import peer_uid
 from cloche.core.signature import Columns, Signature, count_rows, join_rows, take_rows
 from cloche.runtimes.frames import (
@@ -31,7 +32,6 @@ from cloche.runtimes.frames import (
     pack_frame,
     read_columns,
 )
-from cloche.runtimes.model_class import ModelClass
 
 MAX_CONNECTIONS = 256
 MAX_WAITING = 1_024
@@ -40,6 +40,7 @@ MAX_ROWS = 8_192
 #: A call that goes on so long after the last of its deadlines will not come back.
 STUCK_S = 30.0
 _MAX_SOCKET_PATH = 100
+_MOST_DETAILS = 20
 #: How long a draining host goes on trying to hand over its last answers.
 _GOODBYE_S = 5.0
 
@@ -66,18 +67,33 @@ class Waiting:
         self.kind = tuple((name, column.dtype, column.shape[1:]) for name, column in columns.items())
 
 
+class Model(Protocol):
+    """A Model is what a host runs: a loaded class, or a graph."""
+
+    def run(self, columns: Columns, signature: Signature) -> Columns:
+        """The outputs; may raise anything."""
+        ...
+
+
 class Host:
-    """A Host serves one loaded model class on a unix socket until it is drained."""
+    """A Host serves one loaded model on a unix socket until it is drained."""
 
     def __init__(
-        self, model: ModelClass, signature: Signature, digest: str, path: Path, slot: Slot | None = None
+        self,
+        model: Model,
+        signature: Signature,
+        digest: str,
+        path: Path,
+        slot: Slot | None = None,
+        executing: int = 0,
     ) -> None:
+        """`executing` is what stands on the slot while the model works: the hash of whom to blame for an end."""
         self.path = path
         self._model = model
         self._signature = signature
         self._digest = digest
         self._slot = slot
-        self._version = series_hash({"digest": digest})
+        self._executing = executing
         self._waiting: deque[Waiting] = deque()
         self._callers: set[Caller] = set()
         self._draining = False
@@ -202,7 +218,7 @@ class Host:
             self._send(batch[0].caller, pack_frame(Begun(batch[0].request.id, self._digest)))
         if self._slot is not None:
             self._slot.set(Head.IN_FLIGHT, len(batch))
-            self._slot.set(Head.EXECUTING, self._version)
+            self._slot.set(Head.EXECUTING, self._executing)
         self._call_until_ns = max(waiting.request.deadline_ns for waiting in batch)
         if len(batch) == 1 or not self._run_joined(batch):
             for waiting in batch:
@@ -229,8 +245,8 @@ class Host:
     def _run_one(self, waiting: Waiting) -> None:
         try:
             answer = self._model.run(waiting.columns, self._signature)
-        except ModelError as error:
-            self._refuse(waiting.caller, waiting.request, error.code, error.message)
+        except (InputError, ModelError) as error:
+            self._explain(waiting, error)
         except (Exception, SystemExit) as error:  # the model's own code: it may raise anything
             words = describe(error)
             logger.exception("predict raised %s", words, extra={"action": "model_raised"})
@@ -250,6 +266,17 @@ class Host:
     def _refuse(self, caller: Caller, request: Request, code: str, message: str) -> None:
         problem = Problem(code, message[:2_000])
         self._send(caller, pack_frame(Reply(request.id, self._digest, (), problem)))
+
+    def _explain(self, waiting: Waiting, error: ClocheError) -> None:
+        """Refuse with all that the error says; with its words alone where a model's code put odd things there."""
+        details = tuple(dict(one) for one in error.details[:_MOST_DETAILS])
+        problem = Problem(error.code, error.message[:2_000], error.hint, details)
+        try:
+            frame = pack_frame(Reply(waiting.request.id, self._digest, (), problem))
+        except (FrameError, TypeError):
+            self._refuse(waiting.caller, waiting.request, error.code, error.message)
+        else:
+            self._send(waiting.caller, frame)
 
     def _send(self, caller: Caller, frame: bytes) -> None:
         if caller not in self._callers:

@@ -140,6 +140,13 @@ KEYS = (
         meaning="Whether bundles that carry Python code may run, in processes of their own.",
     ),
     Key(
+        path="serve.isolate_above",
+        kind=size("1kB", "1024GB"),
+        default="512MB",
+        meaning="From which memory on a model runs in a host that the workers share, not in each of them, 1kB to "
+        "1024GB; what counts is what loading it took when it was packed.",
+    ),
+    Key(
         path="serve.load_timeout",
         kind=duration("1s", "1d"),
         default="5m",

@@ -24,7 +24,9 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True):
-    """A Serve is how this machine serves; `max_body` is bytes; `grpc` and `admin` are ports, None for none.
+    """A Serve is how this machine serves; `grpc` and `admin` are ports, None for none.
+
+    `max_body` is bytes, and so is `isolate_above`.
 
     `workers` is the most that there may be, `least_workers` the least: the same, unless the load decides.
     """
@@ -36,6 +38,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     least_workers: int
     allow_code: bool
+    isolate_above: int
     load_timeout_s: float
     lame_duck_s: float
     max_body: int

@@ -71,6 +71,8 @@ def machine(project: Project, **changes: Any) -> Machine:
         loopback=True,
         workers=2,
         least_workers=1,
+        runtime="/run",
+        isolate_above=512_000_000,
     )
     return msgspec.structs.replace(plain, **changes)
 
@@ -119,13 +121,31 @@ def test_a_machine_that_others_reach_wants_keys_of_all(desire: Callable[..., Des
     assert [one.stable.keys_required for one in desire(loopback=False).deployments] == [True, True]
 
 
-def test_hosts_are_those_of_the_digest(desire: Callable[..., Desired], project: Project) -> None:
-    digest = project.registry.resolve("toy:1").digest
+def test_what_is_above_the_limit_runs_in_hosts_that_are_the_same_in_every_role(
+    desire: Callable[..., Desired], project: Project
+) -> None:
+    sizes = {}
+    for number in (1, 2):
+        measured = project.open(f"toy:{number}").manifest.measured
+        assert measured is not None
+        sizes[number] = measured.load_bytes
     go(project, canary())
-    toy, _ = desire(hosts={digest: ["/run/host-0.sock"]}).deployments
-    assert toy.stable.hosts == ("/run/host-0.sock",)
+    assert desire().hosts() == ()
+    assert desire().hosted() == frozenset()
+    # that is the limit: above it, not at it
+    assert desire(isolate_above=max(sizes.values())).hosts() == ()
+    desired = desire(isolate_above=1)
+    assert desired.hosted() == {"toy", "other"}
+    toy, other = desired.deployments
+    first, second = (project.registry.resolve(f"toy:{number}").digest for number in (1, 2))
+    assert toy.stable.hosts == other.stable.hosts == (f"/run/{first[:8]}-0.sock",)
     assert toy.trial is not None
-    assert toy.trial.candidate.hosts == ()
+    assert toy.trial.candidate.hosts == (f"/run/{second[:8]}-0.sock",)
+    told = [(one.socket, one.digest, one.deployment, one.version, one.trusted) for one in desired.hosts()]
+    # the deployments share the first one's
+    assert [one[:2] for one in told] == [(f"/run/{one[:8]}-0.sock", one) for one in (first, second)]
+    assert told[1][2:] == ("toy", 2, desired.trusted)
+    assert [one.digest for one in desired.proven().hosts()] == [first]
 
 
 def test_a_rollout_is_desired_once_its_candidate_may_be_loaded(

@@ -90,7 +90,7 @@ def test_the_wish_is_one_that_the_supervisor_and_the_worker_read(project: Projec
     parsed = Wish.parse(json.loads(json.dumps(wish)))
     assert parsed.listen == (("127.0.0.1", 8080, "worker"),)
     assert [(group.kind, group.first, group.size) for group in parsed.groups] == [
-        ("host", 0, 0),
+        ("host", 0, 14),
         ("worker", project.settings.serve.workers, 48),
         ("controller", 1, 1),
     ]
@@ -166,16 +166,23 @@ def test_what_the_processes_would_take_is_compared_with_what_is_free(project: Pr
     bundle = choose(project, "churn").bundle
     measured = bundle.manifest.measured
     assert measured is not None
-    check_memory([bundle], 4, None)
-    check_memory([bundle], 4, 4 * measured.load_bytes)
+    limit = measured.load_bytes
+    check_memory([bundle], 4, None, limit)
+    check_memory([bundle], 4, 4 * measured.load_bytes, limit)
     with pytest.raises(RefusedError, match=r"loading .* in each of 4 workers\), and .* is free") as caught:
-        check_memory([bundle], 4, 4 * measured.load_bytes - 1)
+        check_memory([bundle], 4, 4 * measured.load_bytes - 1, limit)
     assert caught.value.code == "CL-E412"
+    assert "lower isolate_above" in str(caught.value.hint)
+    # above the limit all workers share one, however many deployments do
+    check_memory([bundle, bundle], 4, measured.load_bytes, limit - 1)
+    with pytest.raises(RefusedError, match=r"churn:1: loading takes about .* of memory, and .* is free") as caught:
+        check_memory([bundle], 4, measured.load_bytes - 1, limit - 1)
+    assert "--workers" not in str(caught.value.hint)
     # one after the other: what the first keeps, and the most that the second takes
     two = measured.memory_bytes + measured.load_bytes
-    check_memory([bundle, bundle], 1, two)
+    check_memory([bundle, bundle], 1, two, limit)
     with pytest.raises(RefusedError, match=r"churn:1, churn:1: loading .* and .* is free"):
-        check_memory([bundle, bundle], 1, two - 1)
+        check_memory([bundle, bundle], 1, two - 1, limit)
 
 
 def test_the_banner_can_be_one_json_object(project: Project) -> None:
@@ -303,7 +310,7 @@ def test_code_runs_only_where_it_is_allowed(short: Path, tmp_path: Path) -> None
         again, desired = planned(project, f"{source}:Longest")
         assert again["digest"] == wish["digest"]
     hosts, *_ = Wish.parse(wish).groups
-    assert hosts.size == 2
+    assert hosts.first == 2
     assert [config["socket"] for config in hosts.config] == list(desired.deployments[0].stable.hosts)
     assert "sandbox    none: the model's code may do whatever you may\n" in wish["banner"]
     with open_project(tmp_path) as project, pytest.raises(RefusedError) as caught:

@@ -17,6 +17,7 @@ import msgspec
 import onnx
 import pytest
 from onnx import numpy_helper
+from tests.served import hold_as_served
 from tests.unit.cli.conftest import Cloche
 
 from cloche.app.local import pack_into
@@ -26,7 +27,6 @@ from cloche.app.up import runtime_folder
 from cloche.cli import progress
 from cloche.cli.terminal import fitting
 from cloche.cli.tree import tree
-from cloche.control import lock
 from cloche.core.board import Board, Head, Role, State
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.rollout.analysis import Evidence
@@ -73,7 +73,7 @@ class Shop:
     def serve(self) -> None:
         """As long as this process lives it is as if a supervisor ran."""
         with open_project(self.folder) as project:
-            self._held = lock.hold(runtime_folder(project.settings))
+            self._held = hold_as_served(project)
 
     def stop(self) -> None:
         if self._held is not None:
@@ -219,6 +219,18 @@ def test_where_nothing_was_ever_served_it_is_exit_code_3(cloche: Cloche, packed:
         result = cloche(command)
         assert result.code == 3, result
         assert "nothing was ever served here" in result.err
+
+
+def test_a_version_that_takes_more_memory_than_is_free_is_refused_before_it_begins(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloche.app.deploy.free_memory", lambda: 1_000)
+    result = shop("deploy", "toy:2")
+    assert result.code == 4
+    assert "toy:2: loading takes about" in result.err
+    assert "and 1.0 kB is free" in result.err
+    with open_project(shop.folder) as project:
+        assert Deployments(project.store).get("toy").rollout is None
 
 
 def test_where_nothing_is_served_now_it_is_exit_code_6(shop: Shop) -> None:

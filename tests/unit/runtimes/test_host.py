@@ -15,7 +15,7 @@ import pytest
 
 from cloche.app.host import end_when_stuck
 from cloche.core.board import Board, Head, Role
-from cloche.core.errors import ConfigError
+from cloche.core.errors import ConfigError, InputError
 from cloche.core.signature import Columns, Field, Signature
 from cloche.runtimes import host as host_module
 from cloche.runtimes.frames import (
@@ -30,6 +30,7 @@ from cloche.runtimes.frames import (
     read_columns,
 )
 from cloche.runtimes.host import Host, listen
+from cloche.runtimes.hosted import HostedRuntime
 from cloche.runtimes.model_class import ModelClass
 
 DIGEST = "d" * 64
@@ -448,14 +449,14 @@ def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: Path) -> Non
 def test_the_board_shows_what_is_run(path: Path, tmp_path: Path) -> None:
     board = Board(tmp_path / "board")
     slot = board.claim(1, Role.HOST, 1, 1)
-    host = Host(ModelClass(Doubling), SIGNATURE, DIGEST, path, slot)
+    host = Host(ModelClass(Doubling), SIGNATURE, DIGEST, path, slot, executing=7)
     thread = threading.Thread(target=host.serve)
     thread.start()
     caller = RawCaller(path)
     try:
         hold(caller)
         assert slot.get(Head.IN_FLIGHT) == 1
-        assert slot.get(Head.EXECUTING) != 0
+        assert slot.get(Head.EXECUTING) == 7
         Doubling.gate.set()
         caller.values()
         wait_for(lambda: slot.get(Head.EXECUTING) == 0)
@@ -497,3 +498,32 @@ def test_connections_beyond_the_limit_are_turned_away(
 
     assert call().is_closed()
     assert isinstance(first.socket, socket.socket)
+
+
+class Refusing:
+    """A graph whose step refuses a row: with words, a hint and details, odd ones where the first number is 1."""
+
+    def run(self, columns: Columns, signature: Signature) -> Columns:
+        odd = columns["n"][0] == 1
+        details = [{"row": 0, "field": "n", "code": "CL-E106", "odd": object() if odd else "no token"}]
+        raise InputError("row 0, n: no token", code="CL-E106", hint="send a word", details=details)
+
+
+def test_a_row_that_a_step_refuses_is_refused_with_all_that_it_says(path: Path) -> None:
+    host = Host(Refusing(), SIGNATURE, DIGEST, path)
+    thread = threading.Thread(target=host.serve)
+    thread.start()
+    runtime = HostedRuntime(SIGNATURE, DIGEST, timeout_s=10.0, hosts=(str(path),))
+    try:
+        with pytest.raises(InputError) as caught:
+            runtime.run(numbers(0))
+        assert (caught.value.code, caught.value.message) == ("CL-E106", "row 0, n: no token")
+        assert caught.value.hint == "send a word"
+        assert caught.value.details == ({"row": 0, "field": "n", "code": "CL-E106", "odd": "no token"},)
+        with pytest.raises(InputError, match="no token") as caught:
+            runtime.run(numbers(1))
+        assert caught.value.details == (), "what can't be sent is left out, and the host lives"
+    finally:
+        runtime.close()
+        host.drain()
+        thread.join(10)

@@ -31,8 +31,8 @@ from cloche.runtimes.frames import (
     pack_frame,
     read_columns,
 )
+from cloche.runtimes.hosted import HostedRuntime
 from cloche.runtimes.local_host import LocalHost, start_host
-from cloche.runtimes.python import PythonRuntime
 
 DIGEST = "d" * 64
 ENTRY = "code/model.py:Model"
@@ -68,10 +68,11 @@ def texts(*words: str | None) -> Columns:
     return {"text": np.array(words, dtype=object)}
 
 
-def load(*hosts: str, timeout_s: float = 10.0, files: dict[str, bytes] = FILES) -> PythonRuntime:
-    place = RuntimePlace(digest=DIGEST, hosts=hosts, timeout_s=timeout_s)
-    runtime = load_runtime(SPEC, SIGNATURE, Held(files), place)
-    assert isinstance(runtime, PythonRuntime)
+def load(*hosts: str, timeout_s: float = 10.0, files: dict[str, bytes] = FILES) -> HostedRuntime:
+    if hosts:
+        return HostedRuntime(SIGNATURE, DIGEST, timeout_s=timeout_s, hosts=hosts)
+    runtime = load_runtime(SPEC, SIGNATURE, Held(files), RuntimePlace(digest=DIGEST, timeout_s=timeout_s))
+    assert isinstance(runtime, HostedRuntime)
     return runtime
 
 

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import httpx2
 import numpy as np
 import pytest
+from tests.served import hold_as_served
 
 from cloche.app.admin.api import Api
 from cloche.app.admin.server import AdminServer
 from cloche.app.local import pack_into
 from cloche.app.project import Project, open_project
-from cloche.app.up import runtime_folder
-from cloche.control import lock
 from cloche.store.deployments import Deployments
 from cloche.store.keys import Keys
 from cloche.testing import toy_onnx
@@ -84,7 +83,7 @@ def served(desk: Desk, folder: Path) -> Iterator[Desk]:
     path = toy_onnx(folder / "again.onnx")
     pack_into(desk.project, path, 2 * X, None, name="toy")
     Deployments(desk.project.store).start("toy", "toy", "toy:1", 1, "ada")
-    held = lock.hold(runtime_folder(desk.project.settings))
+    held = hold_as_served(desk.project)
     yield desk
     os.close(held)
 
