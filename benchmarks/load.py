@@ -44,7 +44,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """A Result is what one run saw; latencies are in milliseconds, of every request that got an answer."""
+    """A Result is what one run saw; latencies are in milliseconds, of the 2xx answers."""
 
     connections: int
     rate: float | None
@@ -60,6 +60,7 @@ class Result:
     resets: int
     refused: int
     timeouts: int
+    ended_s: float  #: when the last request could be sent, by `time.monotonic`
     client_cpu_us: float  #: of the generator itself, a request; an open loop spins, so there it says nothing
 
     @property
@@ -220,11 +221,12 @@ class _Load:
             if whole:
                 now = perf_counter_ns()
                 status = data[9:12]
+                is_good = status[0] == 50  # "2"
                 if connection.started >= self.begin:
-                    self.latencies.append(now - connection.started)
                     self.statuses[status] = self.statuses.get(status, 0) + 1
-                if self.begin <= now < self.end and status[0] == 50:  # "2"
-                    self.in_window += 1
+                    if is_good:
+                        self.latencies.append(now - connection.started)
+                self.in_window += is_good and self.begin <= now < self.end
                 connection.started = 0
                 said_close = data.find(b"lose", 0, head) >= 0 and b"\nconnection: close" in data[:head].lower()
                 connection.closes = said_close or bool(connection.unsent)
@@ -357,6 +359,7 @@ class _Load:
             resets=self.resets,
             refused=self.refused,
             timeouts=self.timeouts,
+            ended_s=self.end / SECOND,
             client_cpu_us=round(cpu / 1000 / max(1, self.sent), 1),
         )
 
