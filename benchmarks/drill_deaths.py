@@ -83,7 +83,7 @@ def heads(scale: float) -> list[Row]:
     """The supervisor and the controller are killed in turn in the middle of a rollout, which is finished."""
     ends = Counter[str]()
     with drill(CONFIG, scale, versions=_VERSIONS) as one:
-        count = one.times(10, 2)
+        count = one.times(6, 2)
         with Callers(one.serving.url, rate=200, threads=6, fresh=True) as callers:
             for kind in itertools.islice(itertools.cycle(("controller", "supervisor")), count):
                 goal = one.stable() % _VERSIONS + 1

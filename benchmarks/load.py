@@ -19,7 +19,6 @@ import json
 import os
 import select
 import socket
-import sys
 from array import array
 from collections import deque
 from pathlib import Path
@@ -139,8 +138,7 @@ class _Load:
         self.by_fd: dict[int, _Connection] = {}
         self.latencies = array("q")
         self.statuses: dict[bytes, int] = {}
-        self.resets = self.refused = self.timeouts = self.in_window = 0
-        self.sent = 0
+        self.resets = self.refused = self.timeouts = self.in_window = self.sent = 0
         self.begin = self.end = self.sweep_at = 0
         self.length_field = b"\r\ncontent-length: "
 
@@ -221,12 +219,12 @@ class _Load:
             if whole:
                 now = perf_counter_ns()
                 status = data[9:12]
-                is_good = status[0] == 50  # "2"
                 if connection.started >= self.begin:
                     self.statuses[status] = self.statuses.get(status, 0) + 1
-                    if is_good:
+                if status[0] == 50:  # "2"
+                    self.in_window += self.begin <= now < self.end
+                    if connection.started >= self.begin:
                         self.latencies.append(now - connection.started)
-                self.in_window += is_good and self.begin <= now < self.end
                 connection.started = 0
                 said_close = data.find(b"lose", 0, head) >= 0 and b"\nconnection: close" in data[:head].lower()
                 connection.closes = said_close or bool(connection.unsent)
@@ -394,8 +392,7 @@ def main() -> int:
         warmup_s=options.warmup,
         timeout_s=options.timeout,
     )
-    json.dump(dataclasses.asdict(result), sys.stdout)
-    print()
+    print(json.dumps(dataclasses.asdict(result)))
     return 0
 
 
