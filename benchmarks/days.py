@@ -139,7 +139,7 @@ def taken_back(name: str, days: int, processes: int = 1) -> int:
     parts = [(name, first, min(_CHUNK, days - first)) for first in range(0, days, _CHUNK)]
     if processes == 1:
         return sum(_part(part) for part in parts)
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
         return sum(pool.imap_unordered(_part, parts))
 
 

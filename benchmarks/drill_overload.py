@@ -24,7 +24,7 @@ model = "code@champion"
 deadline = "500ms"
 [online.layers]
 model = "layers@champion"
-deadline = "500ms"
+deadline = "1s"
 """
 _CODE = """
 import time
@@ -39,7 +39,7 @@ class Code:
 """
 #: Multiples of what is answered when each caller waits for its answer.
 _RATES = (0.7, 1.0, 1.3, 2.0, 5.0, 10.0)
-_WIDTH, _LAYERS = 1024, 60
+_WIDTH, _LAYERS = 512, 800
 _MODELS = {
     "code": ("Python code in a host, 5 ms a row", {"x": 0.5}),
     "layers": (f"{_LAYERS} dense layers of {_WIDTH} in the worker", {"x": [0.5, 0.25]}),
