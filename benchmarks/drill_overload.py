@@ -119,13 +119,14 @@ def _overloaded(one: Drill, name: str, words: str, body: dict[str, Any]) -> list
             f"{sum('retry-after' in one.headers for one in refusals)} of {len(refusals)}",
         ),
         ("… seconds after it until each is answered in time", f"{max(late, default=ended) - ended:.1f}"),
-        ("… answers that are neither 200 nor 503, resets, time-outs", str(_others(most))),
+        ("… told only at its deadline that it was too late (504); other errors, resets, time-outs", _others(most)),
     ]
 
 
-def _others(result: dict[str, Any]) -> int:
-    strange = sum(count for status, count in result["statuses"].items() if status not in ("200", "503"))
-    return int(strange + result["resets"] + result["refused"] + result["timeouts"])
+def _others(result: dict[str, Any]) -> str:
+    strange = sum(count for status, count in result["statuses"].items() if status not in ("200", "503", "504"))
+    lost = strange + result["resets"] + result["refused"] + result["timeouts"]
+    return f"{result['statuses'].get('504', 0)}; {lost}"
 
 
 def _open(rate: float) -> tuple[str, ...]:
