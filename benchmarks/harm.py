@@ -1,6 +1,11 @@
-"""How many answers a bad release spoils before its guard fires: simulated, at one weight, without the delays of
-processes and stores. `python benchmarks/harm.py` prints the table; with `--heavy`, how often a version just like
-stable is given up where one caller sends three of ten requests and half of those fail, whichever version answers.
+"""How many answers a bad version spoils until it is taken back: simulated, and what others' settings lead to.
+
+    python benchmarks/harm.py              # 100 runs of each, some minutes; prints both tables
+    python benchmarks/harm.py --runs 20
+
+Cloche's own code decides (see simulated.py). The others' numbers follow from the settings in their documentation:
+so many requests a second, times the share of the traffic that the bad version has until it is taken back, times
+how much more of its answers are bad than the stable version's. No delay but that of their checks is in them.
 """
 
 from __future__ import annotations
@@ -8,167 +13,132 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from simulated import STABLE_BAD, STABLE_LATE, THREE_TIMES_LATE, Outcome, Site, release
 
-from cloche.core.board import Board, Role
-from cloche.rollout.analysis import Evidence, Policy, Verdict, assess, observe
-from cloche.rollout.counts import Counts, Tick
-from cloche.serving.split import Split
+from cloche.rollout.machine import Phase
+from cloche.rollout.strategy import Strategy, blue_green, canary, parse_steps
 
 RATES = (10, 100, 1_000)
 BAD = (1.0, 0.2, 0.02)
-STABLE_BAD = 0.005
-#: Of answers that take e^N(ln 20 ms, 0.4), p99 51 ms, and of one three times as slow, those later than 76 ms.
-STABLE_LATE, THREE_TIMES_LATE = 0.0004, 0.278
-MOST_LOOKS = 40_000
+#: Versions by the share of their answers that is bad, and the share that is late.
+VERSIONS = {
+    **{f"{bad:.0%} bad": (bad, STABLE_LATE) for bad in BAD},
+    "three times slower": (STABLE_BAD, THREE_TIMES_LATE),
+}
+#: Where the version turns out to be bad: cloche.toml's default steps; half at once; all at once, before promotion.
+PLACES: dict[str, Strategy] = {
+    "from the first step on: a ramp to 5 %": canary(),
+    "at 50 % at once": Strategy(name="canary", steps=parse_steps(["50% for 10m", "100%"]), ramp_s=0.0),
+    "with all of the traffic at once, before it is promoted": blue_green(),
+}
 
 
-def release(
-    chance: np.random.Generator,
-    *,
-    rate: float,
-    weight: float,
-    bad: float,
-    look_s: float,
-    late: float = STABLE_LATE,
-) -> tuple[float, int] | None:
-    """Seconds until the guard fires, and the candidate's bad (or late) answers by then; None where it passes."""
-    policy, evidence = Policy(times=True), Evidence()
-    for _ in range(MOST_LOOKS):
-        requests = int(chance.poisson(rate * look_s))
-        candidate = int(chance.binomial(requests, weight))
-        tick = Tick(
-            seconds=look_s,
-            candidate=candidate,
-            candidate_bad=int(chance.binomial(candidate, bad)),
-            stable=requests - candidate,
-            stable_bad=int(chance.binomial(requests - candidate, STABLE_BAD)),
-            candidate_late=int(chance.binomial(candidate, late)),
-            stable_late=int(chance.binomial(requests - candidate, STABLE_LATE)),
-        )
-        evidence = observe(evidence, tick, policy)
-        verdict = assess(evidence, policy).verdict
-        if verdict is Verdict.FAILED:
-            return evidence.seconds, evidence.candidate_bad if late == STABLE_LATE else evidence.candidate_late
-        if verdict is Verdict.SUCCESSFUL:
-            return None
-    return None
+class Gate(NamedTuple):
+    """A Gate is settings by which another tool takes a bad version back: its steps, and its checks.
 
-
-class Crew:
-    """A Crew is two workers that serve a rollout as they do, and a controller that adds up what they count.
-
-    With `tells_callers` the header by which callers stay with a version is what tells them apart.
+    `steps` are (share of the traffic, seconds); the first check is `first_s` after the first step begins, one
+    follows each `every_s`, and it is taken back at the `failures`-th that finds fewer good answers than `least`.
+    A version that fails checks stays at its step where `holds`.
     """
 
-    def __init__(self, folder: Path, rollout: int, *, tells_callers: bool, objective: float | None) -> None:
-        self.now = 0.0
-        # each worker has its share of the chance to be wrong, and so has the controller
-        self._policy = Policy(alpha=Policy().alpha / 3, objective=objective)
-        board = Board(folder / "board")
-        self.splits = [
-            Split(
-                board.claim(number, Role.WORKER, pid=number, start=1),
-                deployment="fraud",
-                stable=3,
-                candidate=4,
-                rollout=rollout,
-                weight=500,
-                policy=self._policy,
-                slow_s=1.0,
-                sticky=b"x-user-id" if tells_callers else None,
-                clock=lambda: self.now,
-            )
-            for number in (1, 2)
-        ]
-        self._evidence, self._known = Evidence(), [split.told() for split in self.splits]
+    name: str
+    steps: tuple[tuple[float, float], ...]
+    first_s: float
+    every_s: float
+    failures: int
+    least: float
+    holds: bool = False
 
-    def ask(self, worker: int, caller: bytes, *, is_bad: bool) -> None:
-        split = self.splits[worker]
-        # without the sticky header it is the request's id that decides: here the same
-        headers = {b"x-user-id": caller, b"x-request-id": caller}
-        arm = split.candidate if split.takes(headers) else split.stable
-        arm.count(500 if is_bad else 200, 0.001, headers)
+    def seconds(self, bad: float) -> float | None:
+        """Until the version is taken back; None where it never is."""
+        if 1 - bad >= self.least:
+            return None
+        return self.first_s + (self.failures - 1) * self.every_s
 
-    def gives_up(self) -> bool:
-        """Whether a worker has, or the controller does at its look."""
-        told: list[Counts] = [split.told() for split in self.splits]
-        fresh = [now.since(before) for now, before in zip(told, self._known, strict=True)]
-        self._evidence, self._known = observe(self._evidence, Tick.of(1.0, fresh), self._policy), told
-        return (
-            any(split.tripped for split in self.splits)
-            or assess(self._evidence, self._policy).verdict is Verdict.FAILED
-        )
+    def exposure_s(self, bad: float) -> float | None:
+        """Seconds of all of the traffic that the version has until then."""
+        left = self.seconds(bad)
+        if left is None:
+            return None
+        total = 0.0
+        for share, length in self.steps:
+            spent = left if self.holds else min(left, length)
+            total, left = total + share * spent, left - spent
+        return total
 
 
-def heavy_caller(
-    chance: np.random.Generator, folder: Path, rollout: int, *, tells_callers: bool, objective: float | None
-) -> bool:
-    """Whether a version like stable is given up: ten minutes at 5 %, ten at 50 %, at ten requests a second."""
-    crew = Crew(folder, rollout, tells_callers=tells_callers, objective=objective)
-    for second in range(1_200):
-        crew.now = float(second)
-        for split in crew.splits:
-            split.weight = 500 if second < 600 else 5_000
-        for _ in range(10):
-            is_heavy = chance.random() < 0.3
-            caller = b"heavy" if is_heavy else b"%d" % chance.integers(1_000)
-            is_bad = chance.random() < (0.5 if is_heavy else STABLE_BAD)
-            crew.ask(int(chance.integers(2)), caller, is_bad=is_bad)
-        if crew.gives_up():
-            return True
-    return False
+#: Each by the page of its documentation that has these settings.
+GATES = (
+    # Argo Rollouts, "Analysis & Progressive Delivery", Background Analysis; failureLimit 3 lets three fail
+    Gate(
+        "Argo Rollouts, background analysis", ((0.2, 600), (0.4, 600), (0.6, 600), (0.8, 600)), 600, 300, 4, 0.95
+    ),
+    # the same page, Analysis at a Predefined Step: one measurement
+    Gate("Argo Rollouts, analysis as a step", ((0.2, 300),), 300, 300, 1, 0.95),
+    # Flagger, tutorial "Istio Canary Deployments"; "Deployment Strategies": rolled back after interval × threshold
+    Gate("Flagger, tutorial: threshold 5", ((0.1, 60),), 60, 60, 5, 0.99, holds=True),
+    # Flagger, "How it works": stepWeight 5, threshold 10
+    Gate("Flagger, how it works: threshold 10", ((0.05, 60),), 60, 60, 10, 0.99, holds=True),
+)
 
 
-def print_heavy(runs: int) -> None:
-    chance = np.random.default_rng(0)
-    print("| objective | sticky callers counted | given up |\n|---|---|---|")
-    for objective in (None, 0.1):
-        for tells_callers in (False, True):
-            with tempfile.TemporaryDirectory() as folder:
-                lost = sum(
-                    heavy_caller(chance, Path(folder), run, tells_callers=tells_callers, objective=objective)
-                    for run in range(1, runs + 1)
-                )
-            counted = "each once a minute" if tells_callers else "by request"
-            print(
-                f"| {'none' if objective is None else f'{objective:.0%}'} | {counted} | {lost} of {runs} |",
-                flush=True,
-            )
+def expected(gate: Gate, rate: float, bad: float) -> float | None:
+    """How many more bad answers there are than stable alone would have given; None where it goes on for ever."""
+    exposure_s = gate.exposure_s(bad)
+    return None if exposure_s is None else rate * exposure_s * (bad - STABLE_BAD)
+
+
+def print_ours(runs: int) -> None:
+    for place, strategy in PLACES.items():
+        print(f"\n{place[0].upper()}{place[1:]}\n")
+        print("| requests/s | version | taken back | bad (or late) answers: median, p95 | seconds: median, p95 |")
+        print("|---|---|---|---|---|")
+        for rate in RATES:
+            for name, (bad, late) in VERSIONS.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    site, chance = Site(Path(folder)), np.random.default_rng(0)
+                    found = [release(site, chance, strategy, rate=rate, bad=bad, late=late) for _ in range(runs)]
+                print(f"| {rate:,} | {name} | {_row(found)} |", flush=True)
+
+
+def _row(found: Sequence[Outcome]) -> str:
+    back = [one for one in found if one.phase is Phase.ABORTED]
+    if not back:
+        return f"none of {len(found)} | | "
+    spoilt, seconds = _both([max(one.bad, one.late) for one in back]), _both([one.seconds for one in back])
+    return f"{len(back)} of {len(found)} | {spoilt} | {seconds}"
+
+
+def _both(values: Sequence[float]) -> str:
+    return f"{_short(statistics.median(values))}, {_short(float(np.quantile(values, 0.95)))}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def print_theirs() -> None:
+    heads = " | ".join(f"{bad:.0%} bad, {rate:,}/s" for bad in BAD for rate in RATES)
+    print("\nWhat the documented settings of others expect: bad answers beyond the stable version's\n")
+    print(f"| gate | minutes | {heads} |\n|---|---|{'---|' * len(BAD) * len(RATES)}")
+    for gate in GATES:
+        counts = [expected(gate, rate, bad) for bad in BAD for rate in RATES]
+        shown = " | ".join("never taken back" if count is None else f"{count:,.0f}" for count in counts)
+        print(f"| {gate.name} | {(gate.seconds(1.0) or 0) / 60:g} | {shown} |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weight", type=float, default=0.05, help="the candidate's share of the requests")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--heavy", action="store_true", help="one caller has three of ten requests")
     options = parser.parse_args()
-    if options.heavy:
-        print_heavy(options.runs)
-        return
-    chance = np.random.default_rng(0)
-    print("| requests/s | of them bad | given up | seconds, median | bad answers, median | mean |")
-    print("|---|---|---|---|---|---|")
-    for rate in RATES:
-        for name, bad, late in (
-            *((f"{bad:.0%}", bad, STABLE_LATE) for bad in BAD),
-            ("three times slower", STABLE_BAD, THREE_TIMES_LATE),
-        ):
-            # the guard looks at each bad answer: so often that there is hardly more than one in between
-            look_s = min(1.0, 0.2 / (rate * options.weight * max(bad, late)))
-            runs = [
-                release(chance, rate=rate, weight=options.weight, bad=bad, late=late, look_s=look_s)
-                for _ in range(options.runs)
-            ]
-            seen = [each for each in runs if each is not None]
-            seconds, spoilt = zip(*seen, strict=True)
-            print(
-                f"| {rate:,} | {name} | {len(seen)} of {len(runs)} | {statistics.median(seconds):.2g} "
-                f"| {statistics.median(spoilt):.0f} | {statistics.mean(spoilt):.1f} |",
-                flush=True,
-            )
+    print_ours(options.runs)
+    print("\nOnce a version is promoted nothing watches it: bad answers until a person sees it.")
+    print_theirs()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import json
 import os
 import select
 import socket
-import sys
 from array import array
 from collections import deque
 from pathlib import Path
@@ -44,7 +43,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """A Result is what one run saw; latencies are in milliseconds, of every request that got an answer."""
+    """A Result is what one run saw; latencies are in milliseconds, of the 2xx answers."""
 
     connections: int
     rate: float | None
@@ -60,6 +59,7 @@ class Result:
     resets: int
     refused: int
     timeouts: int
+    ended_s: float  #: when the last request could be sent, by `time.monotonic`
     client_cpu_us: float  #: of the generator itself, a request; an open loop spins, so there it says nothing
 
     @property
@@ -138,8 +138,7 @@ class _Load:
         self.by_fd: dict[int, _Connection] = {}
         self.latencies = array("q")
         self.statuses: dict[bytes, int] = {}
-        self.resets = self.refused = self.timeouts = self.in_window = 0
-        self.sent = 0
+        self.resets = self.refused = self.timeouts = self.in_window = self.sent = 0
         self.begin = self.end = self.sweep_at = 0
         self.length_field = b"\r\ncontent-length: "
 
@@ -221,10 +220,11 @@ class _Load:
                 now = perf_counter_ns()
                 status = data[9:12]
                 if connection.started >= self.begin:
-                    self.latencies.append(now - connection.started)
                     self.statuses[status] = self.statuses.get(status, 0) + 1
-                if self.begin <= now < self.end and status[0] == 50:  # "2"
-                    self.in_window += 1
+                if status[0] == 50:  # "2"
+                    self.in_window += self.begin <= now < self.end
+                    if connection.started >= self.begin:
+                        self.latencies.append(now - connection.started)
                 connection.started = 0
                 said_close = data.find(b"lose", 0, head) >= 0 and b"\nconnection: close" in data[:head].lower()
                 connection.closes = said_close or bool(connection.unsent)
@@ -357,6 +357,7 @@ class _Load:
             resets=self.resets,
             refused=self.refused,
             timeouts=self.timeouts,
+            ended_s=self.end / SECOND,
             client_cpu_us=round(cpu / 1000 / max(1, self.sent), 1),
         )
 
@@ -391,8 +392,7 @@ def main() -> int:
         warmup_s=options.warmup,
         timeout_s=options.timeout,
     )
-    json.dump(dataclasses.asdict(result), sys.stdout)
-    print()
+    print(json.dumps(dataclasses.asdict(result)))
     return 0
 
 

@@ -76,7 +76,7 @@ def release(
     path = folder / f"{kind}-{factor:g}.onnx"
     path.write_bytes(model.SerializeToString())
     rows = np.random.default_rng(0).uniform(limit - 0.8, limit, (100, 2)).astype(np.float32)
-    return _packed(folder, str(path), {"x": rows}, name)
+    return packed(folder, str(path), {"x": rows}, name)
 
 
 _CLASS = """
@@ -84,7 +84,12 @@ import os, signal, time
 
 class Release:
     def load(self):
-        pass
+        self.eaten = []
+
+    def eat(self):
+        self.eaten.append(bytearray(b"x") * (32 << 20))
+        if len(self.eaten) == 8:  # as the kernel does, long before the machine has none left
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def predict(self, x: list[float]) -> list[float]:
         time.sleep({seconds})
@@ -96,6 +101,7 @@ _ACTS = {
     "good": "pass",
     "blocks": "time.sleep(2)",
     "dies": "os.kill(os.getpid(), signal.SIGSEGV)",
+    "eats": "self.eat()",
     "raises": "raise ValueError('no')",
 }
 
@@ -105,14 +111,16 @@ def release_class(
 ) -> int:
     """Pack and register a version that is Python code and takes so many seconds a call; its number.
 
-    `kind` is good; or what it does for whoever sends a number above 0: blocks (2 s), dies, raises.
+    `kind` is good; or what it does for whoever sends a number above 0: blocks (2 s), dies, raises,
+    or eats 32 MB more, up to 256, at which it is killed.
     """
     path = folder / f"{kind}_{factor:g}_{seconds * 1000:g}.py".replace("-", "_")
     path.write_text(_CLASS.format(seconds=seconds, act=_ACTS[kind], factor=factor))
-    return _packed(folder, f"{path}:Release", {"x": np.linspace(-1.0, 0.0, 20)}, name)
+    return packed(folder, f"{path}:Release", {"x": np.linspace(-1.0, 0.0, 20)}, name)
 
 
-def _packed(folder: Path, model: str, rows: dict[str, Any], name: str) -> int:
+def packed(folder: Path, model: str, rows: dict[str, Any], name: str) -> int:
+    """Pack and register a model; the number of its version."""
     with open_project(folder) as project:
         bundle = pack_into(project, model, rows, None, name=name)
         assert bundle.reference is not None
@@ -133,17 +141,28 @@ class Callers:
     """Callers ask a deployment so many times a second until they are told to stop.
 
     Each number of a row is drawn from 0 to 1; `numbers` are in a row, 0 for one that is no array. Connections are
-    kept alive, but for those of every second caller where `fresh`. A status of 0 is a request that got no answer.
+    kept alive, but for those of every second caller where `fresh`. A status of 0 is a request that got no answer,
+    also when it was sent once more, where `again`.
     """
 
     def __init__(
-        self, url: str, *, rate: float, threads: int = 4, name: str = "toy", numbers: int = 2, fresh: bool = False
+        self,
+        url: str,
+        *,
+        rate: float,
+        threads: int = 4,
+        name: str = "toy",
+        numbers: int = 2,
+        fresh: bool = False,
+        again: bool = False,
     ) -> None:
         self.said: list[Said] = []
+        self.retried = 0
         self._address = urlsplit(url)
         self._path = f"/predict/{name}"
         self._numbers = numbers
         self._fresh = fresh
+        self._again = again
         self._gap_s = threads / rate
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(threads)]
@@ -174,27 +193,38 @@ class Callers:
             caller = f"user-{draw.randrange(1000)}"
             numbers = [draw.random() for _ in range(self._numbers)]
             body = json.dumps({"x": numbers or draw.random()})
-            headers = {"content-type": "application/json", "x-user-id": caller}
             began = time.monotonic()
-            status, model = 0, ""
-            try:
-                connection = connection or http.client.HTTPConnection(
-                    str(self._address.hostname), self._address.port, timeout=10
-                )
-                connection.request("POST", self._path, body, headers)
-                answer = connection.getresponse()
-                answer.read()
-                status, model = answer.status, answer.headers.get("cloche-model", "")
-                keeps = answer.headers.get("connection") != "close" and not (self._fresh and seed % 2)
-            except (OSError, http.client.HTTPException):
-                keeps = False
-            if connection is not None and not keeps:
+            status, model, connection = self._send(connection, body, caller)
+            if status == 0 and self._again:
+                self.retried += 1
+                status, model, connection = self._send(connection, body, caller)
+            if connection is not None and self._fresh and seed % 2:
                 connection.close()
                 connection = None
             now = time.monotonic()
             self.said.append(Said(now, status, model, caller, now - began))
         if connection is not None:
             connection.close()
+
+    def _send(
+        self, connection: http.client.HTTPConnection | None, body: str, caller: str
+    ) -> tuple[int, str, http.client.HTTPConnection | None]:
+        """Ask once: the status, who answered, and the connection where it stays."""
+        headers = {"content-type": "application/json", "x-user-id": caller}
+        host, port = str(self._address.hostname), self._address.port
+        connection = connection or http.client.HTTPConnection(host, port, timeout=10)
+        try:
+            connection.request("POST", self._path, body, headers)
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+            return 0, "", None
+        model = answer.headers.get("cloche-model", "")
+        if answer.headers.get("connection") == "close":
+            connection.close()
+            return answer.status, model, None
+        return answer.status, model, connection
 
 
 def history(folder: Path, cloche: Any, name: str = "toy") -> list[dict[str, Any]]:

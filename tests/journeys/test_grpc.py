@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import ssl
-import threading
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from tests.journeys.grpc_callers import GrpcCallers, address, method, row
 from tests.journeys.releases import release
 from tests.journeys.serving import Serving, cloche, until, up
 from tests.journeys.test_tls import AUTHORITY, write_pair
@@ -36,7 +33,6 @@ grpc = 0
 model = "toy@champion"
 rollout = { margin = "10%", ramp = "1s", bake = "1s", sticky = "x-user-id" }
 """
-INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 @pytest.fixture
@@ -44,13 +40,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "cloche.toml").write_text(CONFIG)
     assert release(tmp_path, "good") == 1
     return tmp_path
-
-
-def address(serving: Serving) -> str:
-    """What the banner says."""
-    found = re.search(r"^  grpc +(\S+:\d+)$", serving.log.read_text(), re.MULTILINE)
-    assert found is not None, serving.log.read_text()
-    return found[1]
 
 
 def ready(serving: Serving) -> list[int]:
@@ -62,83 +51,6 @@ def ready(serving: Serving) -> list[int]:
 
 def is_alive(board: Board, slot: int) -> bool:
     return platform.is_alive(board.head(slot, Head.PID), board.head(slot, Head.START))
-
-
-def method(channel: grpc.Channel, name: str, answer: Any) -> Any:
-    return channel.unary_unary(
-        f"/inference.GRPCInferenceService/{name}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=answer.FromString,
-    )
-
-
-def row(datatype: str = "FP32", **fields: Any) -> Any:
-    message = pb.ModelInferRequest(**{"model_name": "toy", **fields})
-    message.inputs.add(name="x", datatype=datatype, shape=[1, 2])
-    message.raw_input_contents.append(np.array([0.25, 0.5], np.float32).tobytes())
-    return message
-
-
-_MOMENT_S = 0.05
-
-
-class Callers:
-    """Callers ask over one connection each until they are told to stop; UNAVAILABLE is tried once more.
-
-    What HTTP/2 says was not taken, gRPC's client sends again by itself. Half a millisecond after a connection
-    broke it may still use that very one, so who tries again waits a moment, as gRPC's own policies do.
-    """
-
-    def __init__(self, target: str, threads: int = 4, credentials: grpc.ChannelCredentials | None = None) -> None:
-        self.models: Counter[str] = Counter()
-        self.answers = [0] * threads  # by caller
-        self.failed: list[str] = []
-        self.retried: list[str] = []
-        self.flipped = 0  # callers who were the candidate's and then stable's
-        self._target = target
-        self._credentials = credentials
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(threads)]
-
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def _ask(self, number: int) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        if self._credentials is not None:
-            channel = grpc.secure_channel(self._target, self._credentials, options)
-        else:
-            channel = grpc.insecure_channel(self._target, options)
-        last = ""
-        with channel:
-            infer = method(channel, "ModelInfer", pb.ModelInferResponse)
-            while not self._stop.wait(0.005):
-                for is_last in (False, True):
-                    try:
-                        said, call = infer.with_call(
-                            row(), timeout=10, metadata=[("x-user-id", str(number))], wait_for_ready=is_last
-                        )
-                    except grpc.RpcError as error:
-                        if is_last or error.code() != grpc.StatusCode.UNAVAILABLE:
-                            self.failed.append(f"{error.code()} {error.details()}")
-                            break
-                        self.retried.append(str(error.details()))
-                        self._stop.wait(_MOMENT_S)
-                    else:
-                        assert np.frombuffer(said.raw_output_contents[0], np.float32)[0] in (1.5, 2.25)
-                        model = dict(call.trailing_metadata())["cloche-model"]
-                        self.flipped += model < last
-                        self.models[model] += 1
-                        self.answers[number] += 1
-                        last = model
-                        break
 
 
 def test_a_model_is_asked_and_described(folder: Path) -> None:
@@ -179,7 +91,7 @@ def test_keys_are_needed_where_the_deployment_says_so(folder: Path) -> None:
 
 
 def test_a_workers_death_is_not_noticed_by_who_tries_once_more(folder: Path) -> None:
-    with up(folder) as serving, Callers(address(serving)) as callers:
+    with up(folder) as serving, GrpcCallers(address(serving)) as callers:
         for _ in range(3):
             until(lambda: len(ready(serving)) == 2)
             victim = min(ready(serving))  # who has been there for longest has the connections
@@ -194,7 +106,7 @@ def test_a_workers_death_is_not_noticed_by_who_tries_once_more(folder: Path) -> 
 
 
 def test_a_replaced_worker_loses_no_call(folder: Path) -> None:
-    with up(folder) as serving, Callers(address(serving), threads=8) as callers:
+    with up(folder) as serving, GrpcCallers(address(serving), threads=8) as callers:
         for _ in range(3):
             until(lambda: len(ready(serving)) == 2)
             leaver = ready(serving)[0]
@@ -208,7 +120,7 @@ def test_a_replaced_worker_loses_no_call(folder: Path) -> None:
 
 def test_another_version_goes_out_under_load(folder: Path) -> None:
     release(folder, "good", 3.0)
-    with up(folder) as serving, Callers(address(serving)) as callers:
+    with up(folder) as serving, GrpcCallers(address(serving)) as callers:
         sent = cloche(folder, "deploy", "toy:2", "--steps", "50%, 100%", "--wait", "--timeout", "2m")
         assert "promoted" in sent.stdout
         time.sleep(0.5)
@@ -228,7 +140,7 @@ def test_tls_is_spoken_with_the_same_certificate(folder: Path) -> None:
     credentials = grpc.ssl_channel_credentials(roots)
     context = ssl.create_default_context()
     AUTHORITY.configure_trust(context)
-    with up(folder, context=context) as serving, Callers(address(serving), 2, credentials) as callers:
+    with up(folder, context=context) as serving, GrpcCallers(address(serving), 2, credentials) as callers:
         until(lambda: sum(callers.models.values()) > 20)
         write_pair(folder)
         leaver = serving.standing("worker")[0]
