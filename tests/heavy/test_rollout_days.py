@@ -9,14 +9,16 @@ import pytest
 from cloche.rollout.analysis import Policy
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-DAYS = 2_000
+DAYS = 400
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("case", ["plain", "cached", "unlucky"])
 def test_an_identical_version_is_hardly_ever_taken_back(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two thousand days at 10 requests a second, also with a cache and a fifth of them of one
-    user; and as many rollouts with a user who fails."""
+    """Days at 10 requests a second, with a fifth of one caller's and a cache, and with a caller who fails.
+
+    `python benchmarks/days.py` takes two thousand of each.
+    """
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from days import taken_back
 
