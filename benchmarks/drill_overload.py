@@ -131,7 +131,7 @@ def _others(result: dict[str, Any]) -> str:
 
 def _open(rate: float) -> tuple[str, ...]:
     """As many requests a second, whatever the server does, on as many connections as that takes."""
-    return "--rate", f"{rate:.0f}", "--connections", "2000"
+    return "--rate", f"{rate:.0f}", "--connections", "2000", "--nap"
 
 
 def _load(one: Drill, name: str, body: dict[str, Any], seconds: float, *options: str) -> dict[str, Any]:

@@ -89,11 +89,13 @@ def run(
     rate: float | None = None,
     warmup_s: float = 0.0,
     timeout_s: float = 10.0,
+    naps: bool = False,
 ) -> Result:
     """Send requests for `warmup_s` + `duration_s` seconds and say how the last `duration_s` of them went.
 
     With `rate` the loop is open, and `connections` is how many it may hold at most. Requests in flight at the
-    end are waited for (up to `timeout_s`), so that one lost at the end is seen.
+    end are waited for (up to `timeout_s`), so that one lost at the end is seen. An open loop that `naps` sleeps a
+    millisecond at a time: the core is the server's meanwhile, and times are exact to two milliseconds.
     """
     load = _Load(to, connections, timeout_s)
     gc.collect()
@@ -106,7 +108,7 @@ def run(
         if rate is None:
             load.closed_loop(begin, end)
         else:
-            load.open_loop(started, begin, end, rate)
+            load.open_loop(started, begin, end, rate, MILLISECOND if naps else 0)
     finally:
         gc.enable()
         load.close()
@@ -268,7 +270,7 @@ class _Load:
             now = self.sweep(everyone, idle)
         self.finish(everyone)
 
-    def open_loop(self, started: int, begin: int, end: int, rate: float) -> None:
+    def open_loop(self, started: int, begin: int, end: int, rate: float, least: int) -> None:
         """Send at `rate` a second, on connections that are free, or else as soon as one is."""
         self.begin, self.end = begin, end
         interval = SECOND / rate
@@ -292,7 +294,7 @@ class _Load:
                 if connection.socket is None:
                     idle.append(connection)
             # the finest sleep is a millisecond, so the last one is spent looking
-            self.collect(max(0, (due - now) // MILLISECOND - 1) / 1000, idle)
+            self.collect(max(least, due - now - MILLISECOND) // MILLISECOND / 1000, idle)
             now = self.sweep(everyone, idle)
         self.finish(everyone)
         # those that were due and never sent waited as well, and without an answer
@@ -379,6 +381,7 @@ def main() -> int:
     parser.add_argument("--warmup", type=float, default=0.0, help="seconds before counting starts")
     parser.add_argument("--rate", type=float, help="requests a second, whatever the server does (open loop)")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds until a request is given up")
+    parser.add_argument("--nap", action="store_true", help="leave the core to others between two requests")
     parser.add_argument("--core", type=int, help="the core to run on")
     options = parser.parse_args()
     if options.core is not None:
@@ -391,6 +394,7 @@ def main() -> int:
         rate=options.rate,
         warmup_s=options.warmup,
         timeout_s=options.timeout,
+        naps=options.nap,
     )
     print(json.dumps(dataclasses.asdict(result)))
     return 0

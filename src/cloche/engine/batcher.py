@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeAlias
+from typing import NoReturn, Protocol, TypeAlias
 
 import msgspec
 
@@ -217,18 +217,47 @@ class Batcher:
             leader.deadline = deadline
         self._expire_at(receiver, deadline, now)
 
+    def check(self, deadline: float, now: float) -> None:
+        """Refuse a request before it is read where not even one row could be answered in time.
+
+        Raises BusyError CL-E601. With a cache it may be answered all the same, so then nothing is refused.
+        """
+        if not self._waiting or self.engine.cache is not None:
+            return
+        late_s = self._late_s(1, deadline, now)
+        if late_s is not None:
+            self._shed(late_s)
+
     def _admit(self, waiting: Waiting, now: float) -> None:
-        start = max(now, self._busy_until)
-        done = start + self._queue_s() + self.cost.seconds(waiting.prepared.rows)
-        # a queue that is full to the very deadline answers few: its batches are cut short, and many end late
-        spare_s = (waiting.deadline - now) / _BATCHES_IN_DEADLINE if self._waiting else 0.0
-        if done + spare_s <= waiting.deadline and len(self._waiting) < MOST_WAITING:
+        late_s = self._late_s(waiting.prepared.rows, waiting.deadline, now)
+        if late_s is None:
             return
         if self._is_probe(waiting.prepared.rows, now):
             waiting.is_probe = True
             return
+        self._shed(late_s)
+
+    def _shed(self, late_s: float) -> NoReturn:
         self._recorder.shed("overload")
-        raise _overloaded(done - waiting.deadline)
+        raise _overloaded(late_s)
+
+    def _late_s(self, rows: int, deadline: float, now: float) -> float | None:
+        """By how much so many rows would miss a deadline, behind those who wait; None where they would not."""
+        waiting = self._waiting
+        late_s = max(now, self._busy_until) + self._queue_s() + self.cost.seconds(rows) - deadline
+        # a queue that is full to the very deadline answers few: its batches are cut short, and many end late
+        spare_s = (deadline - now) / _BATCHES_IN_DEADLINE if waiting else 0.0
+        fits = late_s + spare_s <= 0.0 and len(waiting) < MOST_WAITING
+        return None if fits and not self._lags(deadline, now) else late_s
+
+    def _lags(self, deadline: float, now: float) -> bool:
+        """Whether a queue of several batches is longer than the cost line says.
+
+        How long its first has waited, the last will: with half of its time left it is still part of a full batch.
+        """
+        if self.cost.per_row_s * self._rows_waiting < self._batch_s:
+            return False
+        return now - self._waiting[0].since > (deadline - now) / 2
 
     def _queue_s(self) -> float:
         """How long those who wait will take, in batches of the longest kind."""

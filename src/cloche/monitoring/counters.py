@@ -46,6 +46,7 @@ class DeploymentCounters:
         self._cells = slot.cells
         self._labels = {"deployment": deployment, "version": version}
         self._requests: dict[tuple[str, int], int] = {}
+        self._others: dict[tuple[str, ...], int] = {}
         self._executing = slot.place(Head.EXECUTING)
         self._in_flight = slot.place(Head.IN_FLIGHT)
         self._version_hash = series_hash(self._labels)
@@ -93,4 +94,8 @@ class DeploymentCounters:
         self._cells[self._executing] = self._version_hash if active else 0
 
     def _count(self, name: str, **labels: str) -> None:
-        self._cells[self._slot.series(name=name, **self._labels, **labels)] += 1
+        key = (name, *labels.values())
+        place = self._others.get(key)
+        if place is None:
+            place = self._others[key] = self._slot.series(name=name, **self._labels, **labels)
+        self._cells[place] += 1

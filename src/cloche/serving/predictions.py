@@ -92,7 +92,7 @@ class Predictions:
         return Asked(dialect, headers, self.ids.next(), start, start + self.deployment.deadline_s, arm)
 
     def admit(self, asked: Asked, query: bytes) -> None:
-        """Who calls, how often, and what the headers and the query say; raises ClocheError."""
+        """Who calls, how often, what the headers and the query say, and is there time; raises ClocheError."""
         headers = asked.headers
         self.guard.admit_prediction(headers)
         if query:
@@ -100,6 +100,7 @@ class Predictions:
         given = headers.get(b"cloche-deadline")
         if given is not None:
             asked.deadline = asked.start + _deadline(given)
+        self.deployment.batcher.check(asked.deadline, asked.start)
 
     def decode(self, asked: Asked, body: bytes) -> Columns:
         """The columns of a body; on whatever thread."""

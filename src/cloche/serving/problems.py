@@ -49,6 +49,8 @@ _BY_CODE = {
     "CL-E604": 429,
     "CL-E902": 503,
 }
+#: What was found in `_BY_FAMILY` before.
+_BY_KIND: dict[type[ClocheError], int] = {}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -67,7 +69,12 @@ def status_of(error: ClocheError) -> int:
     status = _BY_CODE.get(error.code)
     if status is not None:
         return status
-    return next((status for family, status in _BY_FAMILY if isinstance(error, family)), 500)
+    kind = type(error)
+    status = _BY_KIND.get(kind)
+    if status is None:  # an overloaded server asks this very often
+        status = next((status for family, status in _BY_FAMILY if isinstance(error, family)), 500)
+        _BY_KIND[kind] = status
+    return status
 
 
 def headers_of(error: ClocheError) -> list[tuple[bytes, bytes]]:

@@ -410,6 +410,53 @@ def test_what_cant_make_it_is_shed_before_it_runs_and_told_when_to_come_back() -
     asyncio.run(scenario())
 
 
+def test_a_queue_that_is_longer_than_the_cost_line_says_takes_no_more() -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        world = World(Recording(lambda x: go.wait(5) and None), (0.001, 0.01), batch_s=0.25)
+        asked = [
+            world.ask(0),
+            *(world.ask(*range(10)) for _ in range(5)),
+        ]  # half a second by the line, of which two fifths run
+        await asyncio.sleep(0)
+        late = world.ask(1, within=1.0)
+        for one in world.batcher._waiting:
+            one.since -= 0.6  # it was more
+        with pytest.raises(BusyError):
+            world.ask(2, within=1.0)
+        asked += [late, world.ask(3, within=2.0)]
+        go.set()
+        assert [len(answer) for answer in await asyncio.gather(*map(value, asked))] == [1, *[10] * 5, 1, 1]
+        world.batcher.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("has_cache", [False, True])
+def test_what_could_not_be_answered_in_time_need_not_be_read(has_cache: bool) -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        cache = Cache(size=10_000) if has_cache else None
+        world = World(Recording(lambda x: go.wait(5) and None), (0.3, 0.0), cache=cache)
+        now = time.monotonic()
+        world.batcher.check(now + 0.1, now)  # nobody waits: what it asks for may say more
+        asked = [world.ask(0), world.ask(1)]
+        await asyncio.sleep(0)
+        world.batcher.check(now + 5.0, now)
+        if has_cache:
+            world.batcher.check(now + 0.1, now)
+        else:
+            with pytest.raises(BusyError) as raised:
+                world.batcher.check(now + 0.1, now)
+            assert raised.value.code == "CL-E601"
+            assert world.runtime.told == [("shed", "overload")]
+        go.set()
+        await asyncio.gather(*asked)
+        world.batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_queue_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cloche.engine.batcher.MOST_WAITING", 3)
 

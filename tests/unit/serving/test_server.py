@@ -229,6 +229,23 @@ def test_a_large_head_is_found_behind_another_request_too(run: Run, make_door: M
     run(scenario())
 
 
+def test_an_overloaded_model_refuses_before_it_reads(run: Run, make_door: MakeDoor, row: Any) -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        async with make_door(cost=slow_cost()).open() as door:
+            door.runtime.acts = lambda columns: go.wait(5)
+            asked = [asyncio.ensure_future(door.ask("/predict/fraud", row)) for _ in range(3)]
+            while not (door.batcher._thread_is_busy and door.batcher._waiting):
+                await asyncio.sleep(0.001)
+            refused = await door.ask("/predict/fraud", b"no JSON", headers={"cloche-deadline": "1ms"})
+            assert (refused.status, refused.json()["code"]) == (503, "CL-E601")
+            assert int(refused.headers["retry-after"]) >= 1
+            go.set()
+            assert [one.status for one in await asyncio.gather(*asked)] == [200] * 3
+
+    run(scenario())
+
+
 async def _status_or_closed(client: Any) -> int:
     try:
         return int((await client.hear()).status)
