@@ -36,7 +36,7 @@ run: setup
 	@$(BIN)/python examples/quickstart/run.py
 
 test: setup
-	$(BIN)/python -m pytest -m "not heavy" -n $(PROCESSES) --dist loadfile --timeout 180
+	$(BIN)/python -m pytest -m "not heavy" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --timeout 180
 
 test-heavy: setup
 	$(BIN)/python -m pytest -m heavy --timeout 1800
