@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections import Counter
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 from tests.journeys.releases import Said
-from tests.journeys.serving import Serving
+from tests.journeys.serving import Serving, Threads
 
 from cloche.serving.grpc import messages as pb
 
@@ -41,7 +40,7 @@ def row(datatype: str = "FP32", **fields: Any) -> Any:
 _MOMENT_S = 0.05
 
 
-class GrpcCallers:
+class GrpcCallers(Threads):
     """Callers ask over one connection each until they are told to stop; UNAVAILABLE is tried once more.
 
     Version n of the model answers n + 1 times the sum of a row, or the answer counts as failed.
@@ -67,18 +66,7 @@ class GrpcCallers:
         self._target = target
         self._credentials = credentials
         self._gap_s = gap_s
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(threads)]
-
-    def __enter__(self) -> GrpcCallers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
+        super().__init__(threads)
 
     def _ask(self, number: int) -> None:
         options = [("grpc.use_local_subchannel_pool", 1)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from tests.journeys.serving import Threads
 
 from cloche.app.local import pack_into
 from cloche.app.project import open_project
@@ -137,7 +137,7 @@ class Said(NamedTuple):
     seconds: float
 
 
-class Callers:
+class Callers(Threads):
     """Callers ask a deployment so many times a second until they are told to stop.
 
     Each number of a row is drawn from 0 to 1; `numbers` are in a row, 0 for one that is no array. Connections are
@@ -164,18 +164,7 @@ class Callers:
         self._fresh = fresh
         self._again = again
         self._gap_s = threads / rate
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(seed,)) for seed in range(threads)]
-
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(20)
+        super().__init__(threads)
 
     def failed(self) -> list[Said]:
         return [one for one in self.said if one.status != 200]

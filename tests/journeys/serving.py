@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cloche.app.up import runtime_folder
 from cloche.core.board import Board, Head, Role
@@ -231,6 +231,27 @@ class Load:
         out, _ = self._process.communicate(timeout=120)
         assert self._process.returncode == 0
         return json.loads(out)
+
+
+class Threads:
+    """A Threads is callers that go on from `with` until its end, in threads of their own; each runs `_ask`."""
+
+    def __init__(self, count: int) -> None:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(count)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _ask(self, number: int) -> None:
+        raise NotImplementedError
 
 
 def in_background(work: Callable[[], None]) -> threading.Thread:

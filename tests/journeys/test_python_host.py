@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.journeys.serving import until
+from tests.journeys.serving import Threads, until
 
 import cloche
 from cloche.bundle.bundle import Bundle
@@ -79,7 +79,7 @@ def runtime_over(bundle: Bundle, *hosts: str) -> HostedRuntime:
     return HostedRuntime(bundle.signature, bundle.digest, timeout_s=15.0, hosts=hosts)
 
 
-class Load:
+class Load(Threads):
     """Callers who ask without pause, each its own rows, and check every answer."""
 
     def __init__(self, runtime: HostedRuntime, callers: int) -> None:
@@ -87,19 +87,8 @@ class Load:
         self.wrong: list[Any] = []
         self.failed: list[ClocheError] = []
         self._runtime = runtime
-        self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(callers)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
+        super().__init__(callers)
 
     def _ask(self, number: int) -> None:
         length = 10 * number

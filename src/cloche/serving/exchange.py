@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from cloche.core.errors import ClocheError
-from cloche.engine.batcher import Answer as Outcome
+from cloche.engine.queue import Answer as Outcome
 from cloche.serving.predictions import GONE, Asked
 from cloche.serving.protocols.base import Answer
 from cloche.serving.state import WorkerState

@@ -11,8 +11,8 @@ import numpy as np
 from cloche.core.board import Slot
 from cloche.core.marks import Claims
 from cloche.core.signature import Columns
-from cloche.engine.batcher import Answer as Outcome
 from cloche.engine.engine import Prepared
+from cloche.engine.queue import Answer as Outcome
 from cloche.serving.callers import Callers
 from cloche.serving.split import NOBODY, Arm, Split
 

@@ -10,9 +10,9 @@ from cloche.core.errors import ClocheError
 from cloche.core.ids import PredictionIds
 from cloche.core.routing import choose
 from cloche.core.signature import Columns
-from cloche.engine.batcher import Answer as Outcome
 from cloche.engine.batcher import Batcher
 from cloche.engine.engine import Prepared
+from cloche.engine.queue import Answer as Outcome
 from cloche.rollout.shadow import Tally, add, compare
 from cloche.serving.split import NOBODY, Arm
 

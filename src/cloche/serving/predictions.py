@@ -18,9 +18,10 @@ from cloche.core.errors import ClocheError, InputError, ModelError, NotFoundErro
 from cloche.core.ids import PredictionIds
 from cloche.core.signature import Columns
 from cloche.core.units import parse_duration
-from cloche.engine.batcher import Answer as Outcome
-from cloche.engine.batcher import Batcher, Receiver
+from cloche.engine.batcher import Batcher
 from cloche.engine.engine import Engine, Prepared
+from cloche.engine.queue import Answer as Outcome
+from cloche.engine.queue import Receiver
 from cloche.monitoring.counters import DeploymentCounters
 from cloche.serving.guard import Guard
 from cloche.serving.protocols.base import Answer, Dialect, Headers, Live

@@ -9,8 +9,8 @@ from cloche.core.board import Head, Slot
 from cloche.core.ids import PredictionIds
 from cloche.core.marks import Marks
 from cloche.core.routing import choose
-from cloche.engine.batcher import Answer as Outcome
 from cloche.engine.engine import Prepared
+from cloche.engine.queue import Answer as Outcome
 from cloche.rollout.analysis import Evidence, Policy, Verdict, assess, observe
 from cloche.rollout.counts import Counts, Tick
 from cloche.serving.callers import ArmCallers, Callers, caller_series

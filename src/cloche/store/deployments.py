@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
-from cloche.core.errors import ConflictError, NotFoundError, RefusedError
+from cloche.core.errors import ConflictError, NotFoundError
 from cloche.store.audit import audit
+from cloche.store.blocked import block_version, check_blocked, unblock, why_blocked
 from cloche.store.database import Store
 from cloche.store.events import add_event
 from cloche.store.machines import Lease, fenced
-from cloche.store.tables import aliases, blocked, deployments, events, rollouts, state
+from cloche.store.tables import aliases, deployments, events, rollouts, state
 
 
 class DeploymentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +89,7 @@ class Deployments:
             held = _find(connection, name)
             if held is not None and (held.model, held.asked, held.resolved) == (model, asked, resolved):
                 return held
-            if held is not None and held.model == model and _blocked(connection, model, resolved) is not None:
+            if held is not None and held.model == model and why_blocked(connection, model, resolved) is not None:
                 return held
             fresh = {"model": model, "asked": asked, "resolved": resolved, "stable": resolved, **_ALONE}
             fresh["revision"] = _revision(connection)
@@ -246,7 +247,7 @@ class Deployments:
             change = {"candidate": None, "weight": 0, "rollout": None, "revision": _revision(connection)}
             connection.execute(update(deployments).where(deployments.c.name == name).values(change))
             if block:
-                self._block(connection, held.model, _goal(connection, number), why)
+                block_version(connection, self._store.now(), held.model, _goal(connection, number), why)
             return True
 
     def roll_back(self, name: str, version: int, who: str, why: str, *, alias: str | None) -> DeploymentRow:
@@ -268,7 +269,7 @@ class Deployments:
             change = {**_ALONE, "stable": version, "revision": _revision(connection)}
             self._point(connection, held, alias, version, change)
             connection.execute(update(deployments).where(deployments.c.name == name).values(change))
-            self._block(connection, held.model, bad, why)
+            block_version(connection, self._store.now(), held.model, bad, why)
             if held.stable != version:
                 self._tell(connection, name, None, who, "rolled back", version, why)
             told = {"model": held.model, "version": version, "blocked": bad, "why": why}
@@ -291,9 +292,8 @@ class Deployments:
 
     def unblock(self, model: str, version: int) -> bool:
         """Let a version that was taken back be deployed again; False where it was not blocked."""
-        where = (blocked.c.model == model) & (blocked.c.version == version)
         with self._store.change() as connection:
-            was = bool(connection.execute(delete(blocked).where(where)).rowcount)
+            was = unblock(connection, model, version)
             if was:
                 self._audit(connection, self._store.who, "unblocked", f"{model}:{version}")
             return was
@@ -323,11 +323,6 @@ class Deployments:
         if connection.execute(moved).rowcount:
             change["resolved"] = version
 
-    def _block(self, connection: Connection, model: str, version: int, why: str) -> None:
-        if _blocked(connection, model, version) is None:
-            row = {"model": model, "version": version, "since": self._store.now(), "why": why}
-            connection.execute(insert(blocked).values(row))
-
     def _tell(
         self, connection: Connection, name: str, number: int | None, who: str, action: str, version: int, why: str
     ) -> None:
@@ -354,22 +349,7 @@ def _check_begin(connection: Connection, held: DeploymentRow, candidate: int) ->
             code="CL-E505",
             hint=f"cloche status {held.name}",
         )
-    _check_blocked(connection, held.model, candidate)
-
-
-def _check_blocked(connection: Connection, model: str, version: int) -> None:
-    row = _blocked(connection, model, version)
-    if row is not None:
-        raise RefusedError(
-            f"{model}:{version} was taken back: {row.why}",
-            code="CL-E413",
-            hint=f"if that is mended or was not its fault: cloche unblock {model}:{version}",
-        )
-
-
-def _blocked(connection: Connection, model: str, version: int) -> Row[Any] | None:
-    where = (blocked.c.model == model) & (blocked.c.version == version)
-    return connection.execute(select(blocked).where(where)).first()
+    check_blocked(connection, held.model, candidate)
 
 
 def _revision(connection: Connection) -> int:

@@ -14,34 +14,26 @@ from tests.unit.cli.conftest import Cloche
 
 from cloche.cli.terminal import Terminal
 from cloche.cli.ticker import Ticker, ticking
-from cloche.testing import toy_onnx
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from cloche.testing import FakeClock, toy_onnx
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(0.0)
 
 
 @pytest.fixture
-def ticker(clock: Clock) -> Ticker:
+def ticker(clock: FakeClock) -> Ticker:
     return Ticker(io.StringIO(), clock)
 
 
-def test_within_a_second_nothing_is_shown(ticker: Ticker, clock: Clock) -> None:
+def test_within_a_second_nothing_is_shown(ticker: Ticker, clock: FakeClock) -> None:
     ticker("converting")
     clock.now = 0.9
     assert ticker.line() == ""
 
 
-def test_then_it_says_what_is_done_and_after_three_seconds_how_long(ticker: Ticker, clock: Clock) -> None:
+def test_then_it_says_what_is_done_and_after_three_seconds_how_long(ticker: Ticker, clock: FakeClock) -> None:
     ticker("converting")
     clock.now = 1.5
     assert ticker.line() == "converting …"
@@ -51,7 +43,7 @@ def test_then_it_says_what_is_done_and_after_three_seconds_how_long(ticker: Tick
     assert ticker.line() == "measuring speed … 0 s"
 
 
-def test_rows_are_counted_with_their_rate_and_what_is_left(ticker: Ticker, clock: Clock) -> None:
+def test_rows_are_counted_with_their_rate_and_what_is_left(ticker: Ticker, clock: FakeClock) -> None:
     ticker("running the rows", 0, 1000)
     clock.now = 5.0
     ticker("running the rows", 250, 1000)
@@ -73,7 +65,7 @@ class Screen(io.StringIO):
         self.drawn.set()
 
 
-def test_the_line_is_gone_when_the_work_is_over(clock: Clock) -> None:
+def test_the_line_is_gone_when_the_work_is_over(clock: FakeClock) -> None:
     screen = Screen()
     with Ticker(screen, clock) as ticker:
         ticker("converting")

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from cloche.core.errors import BusyError, ClocheError, InputError, ModelError
 from cloche.core.signature import Columns, Field, Signature
-from cloche.engine.batcher import Answer, Batcher, Plan, Waiting, plan
+from cloche.engine.batcher import Batcher
 from cloche.engine.cache import Cache
 from cloche.engine.cost import CostLine
 from cloche.engine.engine import Engine, Prepared
+from cloche.engine.queue import Answer, Plan, Waiting, plan
 
 SIGNATURE = Signature(
     inputs=(Field(name="x", datatype="FP64", shape=(-1,)),),

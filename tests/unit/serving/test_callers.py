@@ -10,19 +10,12 @@ import pytest
 from cloche.core.board import Board, Role, Slot
 from cloche.core.marks import Marks
 from cloche.serving.callers import ArmCallers, Callers
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from cloche.testing import FakeClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(100.0)
 
 
 @pytest.fixture
@@ -31,7 +24,7 @@ def slot(board: Board) -> Slot:
 
 
 @pytest.fixture
-def make_callers(tmp_path: Path, clock: Clock) -> Callable[..., Callers]:
+def make_callers(tmp_path: Path, clock: FakeClock) -> Callable[..., Callers]:
     """The callers of one worker; all of them share one file."""
 
     def make(rollout: int = 7) -> Callers:
@@ -51,7 +44,7 @@ def ask(arm: ArmCallers, name: str, *, is_bad: bool = False, is_late: bool = Fal
         arm.count({b"x-user-id": name.encode()}, is_bad=is_bad, is_late=is_late)
 
 
-def test_a_caller_counts_once_a_minute(make_callers: Callable[..., Callers], slot: Slot, clock: Clock) -> None:
+def test_a_caller_counts_once_a_minute(make_callers: Callable[..., Callers], slot: Slot, clock: FakeClock) -> None:
     stable, candidate = arms(make_callers(), slot)
     ask(stable, "ada", times=10)
     ask(stable, "bob", times=2)
@@ -64,7 +57,7 @@ def test_a_caller_counts_once_a_minute(make_callers: Callable[..., Callers], slo
 
 
 def test_the_first_of_a_minute_counts_whatever_it_was(
-    make_callers: Callable[..., Callers], slot: Slot, clock: Clock
+    make_callers: Callable[..., Callers], slot: Slot, clock: FakeClock
 ) -> None:
     """Who asks a thousand times a minute would nearly always be bad, if any of them decided."""
     stable, _ = arms(make_callers(), slot)
@@ -77,7 +70,7 @@ def test_the_first_of_a_minute_counts_whatever_it_was(
 
 
 def test_who_was_counted_as_bad_is_not_counted_again_in_either_arm_nor_by_another_worker(
-    make_callers: Callable[..., Callers], board: Board, slot: Slot, clock: Clock
+    make_callers: Callable[..., Callers], board: Board, slot: Slot, clock: FakeClock
 ) -> None:
     stable, candidate = arms(make_callers(), slot)
     there = arms(make_callers(), board.claim(2, Role.WORKER, pid=2, start=1))
@@ -92,7 +85,7 @@ def test_who_was_counted_as_bad_is_not_counted_again_in_either_arm_nor_by_anothe
 
 
 def test_who_is_late_once_is_no_witness_of_the_pace_any_more_but_still_of_errors(
-    make_callers: Callable[..., Callers], slot: Slot, clock: Clock
+    make_callers: Callable[..., Callers], slot: Slot, clock: FakeClock
 ) -> None:
     """Its batches may be large, and they are all in one arm."""
     stable, _ = arms(make_callers(), slot)

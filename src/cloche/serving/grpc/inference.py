@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloche.core.errors import ClocheError
-from cloche.engine.batcher import Answer as Outcome
+from cloche.engine.queue import Answer as Outcome
 from cloche.serving.grpc.dialect import read
 from cloche.serving.grpc.messages import ModelInferRequest
 from cloche.serving.grpc.status import Reply, reply_of
