@@ -71,11 +71,6 @@ class Arm:
     def answered(self, prepared: Prepared | None, outcome: Outcome) -> None:
         """The model has answered; the answer is about to be written."""
 
-    def counts(self) -> tuple[int, int]:
-        """All that were counted, and the bad ones among them, by this slot's processes ever."""
-        good, bad = (self._cells[place] for place in self._places)
-        return good + bad, bad
-
     def told(self) -> tuple[int, ...]:
         """What is counted on the board of it: see `arm_series`."""
         late = 0 if self._late is None else self._cells[self._late]

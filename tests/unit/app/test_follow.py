@@ -15,6 +15,7 @@ import onnx
 import pytest
 import uvloop
 from onnx import numpy_helper
+from tests.unit.serving.conftest import counts_of
 
 from cloche.app.desired import DeploymentConfig, Desired, Trial, Wished, write_desired
 from cloche.app.follow import Follower
@@ -221,7 +222,7 @@ def test_a_change_of_weight_alone_builds_nothing_anew(world: Callable[[], Any], 
                 assert fork.split.weight == weight
             # who has it is the same split all along, with what it has counted
             assert await w.ask() == ("toy:2", 18.0)
-            assert fork.split.candidate.counts() == (1, 0)
+            assert counts_of(fork.split.candidate) == (1, 0)
 
     run(scenario())
 

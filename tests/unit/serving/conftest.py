@@ -30,6 +30,7 @@ from cloche.serving.pages import Pages
 from cloche.serving.predictions import Deployment, Predictions
 from cloche.serving.protocols.base import Live, dialects_for
 from cloche.serving.server import Server
+from cloche.serving.split import Arm
 from cloche.serving.state import WorkerState
 from cloche.serving.table import Served, Table
 
@@ -71,6 +72,12 @@ class Scoring:
         return {"label": label, "probabilities": np.stack([1 - p, p], axis=1)}
 
     def close(self) -> None: ...
+
+
+def counts_of(arm: Arm) -> tuple[int, int]:
+    """All that an arm has counted, and the bad ones among them."""
+    good, bad, *_ = arm.told()
+    return good + bad, bad
 
 
 class Response(NamedTuple):

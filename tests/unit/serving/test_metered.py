@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tests.unit.serving.conftest import counts_of
 
 from cloche.control.watch import Watch
 from cloche.core.board import Board, Role, Slot, series_hash
@@ -87,11 +88,11 @@ def test_scores_and_seconds_are_summed_apart(arm: MeteredArm, board: Board) -> N
 def test_what_went_wrong_has_no_latency_and_counts_as_in_any_rollout(arm: MeteredArm, board: Board) -> None:
     for status, seconds in ((500, 0.01), (503, 9.0), (400, 0.01), (499, 9.0), (499, 0.01)):
         arm.count(status, seconds)
-    assert arm.counts() == (3, 3)
+    assert counts_of(arm) == (3, 3)
     assert summed(board, "latency") == [0, 0, 0]
     # late is bad, and an answer all the same
     arm.count(200, 0.2)
-    assert arm.counts() == (4, 4)
+    assert counts_of(arm) == (4, 4)
     assert summed(board, "latency")[1] == pytest.approx(0.2)
 
 
@@ -229,7 +230,7 @@ def test_what_fails_or_is_refused_has_no_score(
         runtime.fails = True
         assert (await door.call("POST", "/predict/fraud", json.dumps(row).encode())).status == 500
         assert (await door.call("POST", "/predict/fraud", b"{}")).status == 422
-        assert split.candidate.counts() == (1, 1)
+        assert counts_of(split.candidate) == (1, 1)
         sums = Watch(door.board, tmp_path).sums("fraud", 3, 4, 7)
         assert {metric: sums[metric] for metric in METRICS} == dict.fromkeys(METRICS, (Sums(), Sums()))
 
@@ -281,7 +282,7 @@ def test_sums_that_are_full_stay_as_they_are(slot: Slot, board: Board, tmp_path:
     found = Watch(board, tmp_path).sums("fraud", 3, 4, 7)["latency"][1]
     assert 0 < found.n < 20
     assert (found.mean, found.variance) == (pytest.approx(1_000.0), pytest.approx(0.0, abs=1e-3))
-    assert arm.counts() == (20, 0)
+    assert counts_of(arm) == (20, 0)
 
 
 # --- who is dealt to whom

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.serving.conftest import counts_of
 
 from cloche.core.board import Board, Head, Role, Slot, series_hash
 from cloche.core.routing import BUCKETS
@@ -133,7 +134,7 @@ def test_no_share_and_the_whole(make_split: Callable[..., Split]) -> None:
 def test_what_counts(slot: Slot, status: int, seconds: float, counts: tuple[int, int]) -> None:
     arm = Arm(slot, {"deployment": "fraud", "version": "4", "arm": "candidate"}, SLOW_S)
     arm.count(status, seconds)
-    assert arm.counts() == counts
+    assert counts_of(arm) == counts
 
 
 @pytest.mark.parametrize("status", [400, 401, 413, 422, 429])
@@ -141,7 +142,7 @@ def test_a_caller_that_sends_its_wrong_body_slowly_harms_nobody(slot: Slot, stat
     """The time of a request begins with its headers."""
     arm = Arm(slot, {"deployment": "fraud", "version": "4", "arm": "candidate"}, SLOW_S)
     arm.count(status, 60 * SLOW_S)
-    assert arm.counts() == (0, 0)
+    assert counts_of(arm) == (0, 0)
 
 
 def test_arms_stand_on_the_board_for_the_controller(make_split: Callable[..., Split], board: Board) -> None:
@@ -259,7 +260,7 @@ def test_what_was_counted_before_is_not_held_against_a_new_rollout(
         first.candidate.count(500, 0.0)
     assert first.tripped
     second = make_split()
-    assert second.candidate.counts() == (100, 100)
+    assert counts_of(second.candidate) == (100, 100)
     second.stable.count(200, 0.0)
     second.candidate.count(500, 0.0)
     assert not second.tripped
@@ -337,7 +338,7 @@ def test_one_that_fails_for_everybody_is_taken_off_as_soon_as_without_a_sticky_h
         for _ in range(50):
             clock = [0.0]
             split = make_split(sticky=sticky, clock=lambda clock=clock: clock[0])
-            before = split.candidate.counts()[1]
+            before = counts_of(split.candidate)[1]
             for number in range(20_000):
                 headers = {b"x-request-id": b"%d" % number, b"x-user-id": b"%d" % number}
                 is_candidate = split.takes(headers)
@@ -345,7 +346,7 @@ def test_one_that_fails_for_everybody_is_taken_off_as_soon_as_without_a_sticky_h
                 arm.count(500 if is_candidate or chance.random() < 0.005 else 200, 0.001, headers)
                 if split.tripped:
                     break
-            counts.append(split.candidate.counts()[1] - before)
+            counts.append(counts_of(split.candidate)[1] - before)
     assert np.median(spoilt[b"x-user-id"]) == np.median(spoilt[None]) <= 4
 
 

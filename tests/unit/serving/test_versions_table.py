@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.unit.serving.conftest import counts_of
 
 from cloche.core.signature import Columns
 from cloche.engine.batcher import Batcher
@@ -118,10 +119,10 @@ def test_requests_go_to_the_versions_of_their_paths(
                 answer = await door.ask(f"/v2/models/fraud/versions/{number}/infer", body)
                 assert answer.json()["model_version"] == number
             # who names a version is in neither arm
-            assert (split.candidate.counts(), split.stable.counts()) == ((2, 0), (0, 0))
+            assert (counts_of(split.candidate), counts_of(split.stable)) == ((2, 0), (0, 0))
             split.weight = 0
             assert (await door.ask("/predict/fraud", row)).json()["model"] == "fraud-model:3"
-            assert (split.candidate.counts(), split.stable.counts()) == ((2, 0), (1, 0))
+            assert (counts_of(split.candidate), counts_of(split.stable)) == ((2, 0), (1, 0))
 
     run(scenario())
 
@@ -144,7 +145,7 @@ def test_both_ways_of_a_request_fork_alike(
                     answer = await door.call("POST", "/predict/fraud", json.dumps(row).encode(), headers)
                 assert answer.json()["model"] == f"fraud-model:{wanted}"
                 assert answer.headers["cloche-model"] == f"fraud-model:{wanted}"
-        assert split.candidate.counts()[0] + split.stable.counts()[0] == 40
+        assert counts_of(split.candidate)[0] + counts_of(split.stable)[0] == 40
 
     run(scenario())
 
