@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 from urllib.parse import quote
@@ -26,7 +27,7 @@ from cloche.app.wish import describe_worker
 from cloche.app.worker import WorkerConfig
 from cloche.bundle.bundle import Bundle
 from cloche.bundle.rows import to_columns
-from cloche.core.aside import in_short_turns
+from cloche.core.aside import giving_way, in_short_turns
 from cloche.core.board import Board, Role, Slot
 from cloche.core.errors import ClocheError, ConfigError
 from cloche.core.platform import process_start
@@ -198,8 +199,8 @@ class ModelApp:
         if self._loaded is None:
             self._place = _Place(self)
             self._keys = FollowedKeys(self._config.keys, self._config.database)
-            loaded = load(self._deployed, self._config.trusted, self._config.load_timeout_s)
-            self._loaded = loaded
+            timeout_s = self._config.load_timeout_s
+            self._loaded = giving_way(partial(load, self._deployed, self._config.trusted, timeout_s))
         return self._loaded
 
 

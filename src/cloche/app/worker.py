@@ -15,6 +15,7 @@ import uvloop
 from cloche.app.desired import DeploymentConfig, Desired, read_desired
 from cloche.app.follow import Follower
 from cloche.app.versions import Loaded, Versions, await_host, load
+from cloche.core.aside import giving_way
 from cloche.core.errors import ClocheError
 from cloche.core.extras import load_extra
 from cloche.core.keys import KeyRecord
@@ -59,7 +60,7 @@ async def _run(config: WorkerConfig, desired: Desired, member: Member) -> None:
     keys = FollowedKeys(config.keys, config.database)
     loop = asyncio.get_running_loop()
     versions = Versions(
-        partial(_load, Path(config.desired), config.load_timeout_s), member, state, keys, loop,
+        partial(_load, config, state), member, state, keys, loop,
         loopback=config.loopback,
     )  # fmt: skip
     # a candidate that ends its process must not keep it from serving: it comes when the rest is there
@@ -76,13 +77,16 @@ async def _run(config: WorkerConfig, desired: Desired, member: Member) -> None:
     versions.close()
 
 
-def _load(desired: Path, timeout_s: float, one: DeploymentConfig) -> Loaded:
+def _load(config: WorkerConfig, state: WorkerState, one: DeploymentConfig) -> Loaded:
+    path = Path(config.desired)
+
     def is_wanted() -> bool:
-        held = read_desired(desired).deployments
+        held = read_desired(path).deployments
         return any(version.digest == one.digest for each in held for version in each.versions)
 
-    await_host(one, timeout_s, is_wanted)
-    return load(one, read_desired(desired).trusted, timeout_s)
+    await_host(one, config.load_timeout_s, is_wanted)
+    make = partial(load, one, read_desired(path).trusted, config.load_timeout_s)
+    return giving_way(make) if state.is_ready else make()
 
 
 def _doors(config: WorkerConfig, member: Member, app: App, state: WorkerState) -> list[Door]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from cloche.core.aside import in_front
 from cloche.core.errors import ClocheError, ConfigError, MissingExtraError, ModelError, RefusedError
 from cloche.core.signature import Signature
 
@@ -102,8 +103,11 @@ def start_host(
     with theirs:
         # -P: the current folder is no place to import from
         argv = [sys.executable, "-P", "-m", "cloche.app.host", "--alone", str(theirs.fileno())]
-        process = subprocess.Popen(
-            argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=output, start_new_session=True
+        pass_fds = [theirs.fileno()]
+        process = in_front(
+            lambda: subprocess.Popen(
+                argv, pass_fds=pass_fds, stdin=subprocess.DEVNULL, stderr=output, start_new_session=True
+            )
         )
     host = LocalHost(path, process, leash)
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
+from cloche.core.aside import in_front
 from cloche.core.errors import MissingExtraError, ModelError
 from cloche.core.machine import usable_cores
 from cloche.core.memory import give_back_memory
@@ -83,7 +85,7 @@ def open_session(model: bytes | str, threads: int, device: str = "cpu") -> ort.I
     # Errors are raised; what ONNX Runtime prints of them would come beside them.
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(model, options, providers=_PROVIDERS[device])
+        session = in_front(partial(ort.InferenceSession, model, options, providers=_PROVIDERS[device]))
     except ORT_ERRORS as error:
         told = first_line(error)
         raise ModelError(
