@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def drill(
         if prepare is not None:
             prepare(folder)
         with up(folder) as serving, open_project(folder) as project:
+            # workers serve before the controller is there, which takes what is commanded meanwhile a second later
+            until(lambda: serving.standing("controller"), "a controller")
+            time.sleep(1)
             yield Drill(project, serving, scale)
 
 
