@@ -24,9 +24,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     source: str
     sink: str
-    #: The column that names a row; rows of a SQL source are read in its order, and a SQL sink has one row for each.
+    #: The column that names a row; rows of a SQL source are read in its order, and a SQL sink has one for each.
     key: str | None = None
-    #: Columns of the source that are carried over to the sink besides the key; None carries all that are no inputs.
+    #: Columns of the source that are carried over to the sink besides the key; None carries all but inputs.
     keep: tuple[str, ...] | None = None
     #: Rows between two checkpoints.
     chunk: int = 10_000
