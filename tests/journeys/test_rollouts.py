@@ -13,6 +13,10 @@ import pytest
 from tests.journeys.releases import Callers, history, release
 from tests.journeys.serving import Serving, again, cloche, until, up
 
+from cloche.app.apply import apply
+from cloche.app.project import open_project
+from cloche.core.errors import RefusedError
+
 CONFIG = """
 [serve]
 workers = 2
@@ -159,7 +163,7 @@ def test_what_the_file_says_now_is_applied_without_a_restart(folder: Path) -> No
     assert not callers.failed()
 
 
-def test_nothing_is_applied_unless_all_of_it_can_be(folder: Path) -> None:
+def test_nothing_is_applied_unless_all_of_it_can_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release(folder, "good", 3.0)
     config = folder / "cloche.toml"
     both = CONFIG.replace("toy@champion", "toy:1") + '[online.zoo]\nmodel = "toy:1"\n'
@@ -171,6 +175,11 @@ def test_nothing_is_applied_unless_all_of_it_can_be(folder: Path) -> None:
             refused = cloche(folder, "apply", *options, check=False)
             assert refused.returncode == 5
             assert "zoo is on its way to toy:2" in refused.stderr
+        config.write_text(both + '[online.more]\nmodel = "toy:1"\n')
+        with open_project(folder) as project, monkeypatch.context() as patch:
+            patch.setattr("cloche.app.apply.free_memory", lambda: 1_000)
+            with pytest.raises(RefusedError, match=r"toy:1: loading takes about .* and 1\.0 kB is free"):
+                apply(project)
         assert [row["action"] for row in history(folder, cloche)] == ["started"]
 
 

@@ -13,11 +13,12 @@ from cloche.app.deploy import check_served
 from cloche.app.describe import MACHINE_FILE, Machine, read_machine, strategy_of
 from cloche.app.desired import replace
 from cloche.app.project import Project
-from cloche.app.refusals import check_code, check_device, is_loopback
+from cloche.app.refusals import check_code, check_device, check_memory, is_loopback
 from cloche.app.up import runtime_folder
 from cloche.bundle.compatible import breaks
 from cloche.control.rollouts import begin
 from cloche.core.errors import RefusedError
+from cloche.core.machine import free_memory
 from cloche.settings import Online
 from cloche.store.deployments import DeploymentRow, Deployments
 
@@ -53,6 +54,8 @@ def plan(project: Project, runtime: Path) -> tuple[list[Change], Machine, list[C
     rows = {row.name: row for row in deployments.list()}
     changes = [*_gone(running, machine), *_restart(project, running)]
     held = {one.name: one for one in running.online}
+    fresh = [one.bundle for one in chosen if one.online.name not in held]
+    check_memory(fresh, running.workers, free_memory(), running.isolate_above)
     for one in chosen:
         row = rows.get(one.online.name)
         changes += _of_one(one, held.get(one.online.name), row)
