@@ -59,6 +59,7 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E304": ("No such path", "See `/docs` for the paths that are served."),
     "CL-E305": ("No such deployment or version is live", "GET /v2/models/<name> lists what is live."),
     "CL-E306": ("The method is not allowed here", "See the Allow header."),
+    "CL-E320": ("No such batch run", "List them with `cloche batch ls`; the start of an id is enough."),
     "CL-E400": ("Refused", "Read the message: it names the rule."),
     "CL-E401": (
         "A key is needed",
@@ -129,6 +130,15 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E508": (
         "The candidate is not loaded yet",
         "Nothing gets all of the traffic before every worker has it warm: promote it from its first step on.",
+    ),
+    "CL-E520": (
+        "A batch run is held",
+        "One process at a time goes on with a run, and one run at a time goes on under a name: see which with "
+        "`cloche batch ls`, wait for it, or stop it with `cloche batch cancel`.",
+    ),
+    "CL-E521": (
+        "The batch run can't go on",
+        "It is over, or what it was begun with is not there any more: begin another with `cloche batch run`.",
     ),
     "CL-E600": ("Busy", "Try again after the time in Retry-After."),
     "CL-E601": ("Overloaded", "The request could not have been answered in time, so it was not begun."),

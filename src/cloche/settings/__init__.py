@@ -5,10 +5,11 @@ from __future__ import annotations
 from cloche.settings.load import default_online, load_settings
 from cloche.settings.schema import json_schema
 from cloche.settings.told import Told, tell_setting, tell_settings
-from cloche.settings.tree import Access, Cache, OnInvalid, Online, Serve, Settings
+from cloche.settings.tree import Access, Batch, Cache, OnInvalid, Online, Serve, Settings
 
 __all__ = [
     "Access",
+    "Batch",
     "Cache",
     "OnInvalid",
     "Online",

@@ -12,6 +12,7 @@ import msgspec
 
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.rollout.strategy import make_strategy
+from cloche.settings.batch import read_batch
 from cloche.settings.reader import Reader
 from cloche.settings.tree import Access, Cache, Features, Objectives, Online, RolloutPlan, Serve, Settings, Tls
 
@@ -72,6 +73,7 @@ def default_online(name: str, model: str) -> Online:
 
 def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str, str]) -> Settings | None:
     online = [_online(reader, name) for name in reader.names("online")]
+    batch = [read_batch(reader, name) for name in reader.names("batch")]
     tls = _tls(reader)
     least, most = _workers(reader)
     ports = {name: reader.value("serve", name) for name in ("port", "grpc", "admin")}
@@ -106,6 +108,7 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
             tls=tls,
         ),
         online=tuple(one for one in online if one is not None),
+        batch=tuple(one for one in batch if one is not None),
     )
 
 
