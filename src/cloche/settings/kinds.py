@@ -28,6 +28,7 @@ MAX_CHUNK = 1_000_000
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}", re.ASCII)
 _SQLITE = "sqlite:///"
+_POSTGRESQL = ("postgresql://", "postgresql+psycopg://", "postgres://")
 _POSTGRES = re.compile(r"postgresql(\+psycopg)?://\S+")
 
 #: From what was written, and the folder that relative paths start from, to the value; ConfigError otherwise.
@@ -211,7 +212,7 @@ def _rows(value: object, base: Path) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         # the value is not repeated: it may hold a password
         raise _wrong("this is not a text", "write a path, or the URL of a table, in quotes")
-    if _POSTGRES.fullmatch(value) or (value.startswith("env:") and value != "env:"):
+    if value.startswith(_POSTGRESQL) or (value.startswith("env:") and value != "env:"):
         return value
     if value.startswith("file:") and value != "file:":
         return f"file:{_absolute(value.removeprefix('file:'), base)}"

@@ -14,7 +14,18 @@ from cloche.core.errors import ConfigError, NotFoundError
 from cloche.rollout.strategy import make_strategy
 from cloche.settings.batch import read_batch
 from cloche.settings.reader import Reader
-from cloche.settings.tree import Access, Cache, Features, Objectives, Online, RolloutPlan, Serve, Settings, Tls
+from cloche.settings.tree import (
+    Access,
+    Batch,
+    Cache,
+    Features,
+    Objectives,
+    Online,
+    RolloutPlan,
+    Serve,
+    Settings,
+    Tls,
+)
 
 FILE_NAME = "cloche.toml"
 
@@ -69,6 +80,17 @@ def default_online(name: str, model: str) -> Online:
     if online is None or reader.problems:
         raise _all_wrong(reader)
     return online
+
+
+def described_batch(name: str, told: Mapping[str, object], base: Path) -> Batch:
+    """The batch run that is described by these keys, as if they stood in [batch.NAME]; paths start from `base`."""
+    reader = Reader({})
+    given = {key: value for key, value in told.items() if value is not None}
+    reader.read_flags({"batch": {name: given}}, base)
+    batch = None if reader.problems else read_batch(reader, name)
+    if batch is None or reader.problems:
+        raise _all_wrong(reader)
+    return batch
 
 
 def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str, str]) -> Settings | None:
