@@ -12,7 +12,8 @@ import msgspec
 
 from cloche.app.answering import Here
 from cloche.app.answers import Answers
-from cloche.app.batch_task import Kitchen
+from cloche.app.batch_task import Kitchen, holder_here, is_gone
+from cloche.app.batch_view import plan_of
 from cloche.app.heart import Heart
 from cloche.app.loaded import Loaded
 from cloche.batch.fingerprint import fingerprint
@@ -21,7 +22,6 @@ from cloche.batch.plan import Outcome, Plan, Progress
 from cloche.batch.run import run_batch
 from cloche.bundle.bundle import Bundle
 from cloche.core.errors import BusyError, ClocheError, ConfigError, ConflictError, NotFoundError
-from cloche.core.platform import is_alive, process_start
 from cloche.registry import Registry
 from cloche.settings import Batch
 from cloche.store.batches import Batches, Claim, RunRow, RunState, new_run_id
@@ -64,7 +64,9 @@ class Runs:
             fingerprint=fingerprint(find(batch.source, look_up), batch.key),
         )
         bundle = self._open(plan)
-        claim = self._batches.begin(msgspec.to_builtins(plan), name=name, holder=self._holder, slot=slot)
+        claim = self._batches.begin(
+            msgspec.to_builtins(plan), name=name, holder=holder_here(self._kitchen.machine), slot=slot
+        )
         return Run(self._batches, claim, plan, bundle, allow_code=self._kitchen.allow_code)
 
     def resume(self, which: str) -> Run:
@@ -76,20 +78,9 @@ class Runs:
         row = self._batches.find(which)
         plan = plan_of(row)
         bundle = self._open(plan)
-        gone = row.holder if self._is_gone(row.holder) else None
-        claim = self._batches.resume(row.id, holder=self._holder, gone=gone)
+        gone = row.holder if is_gone(row.holder, self._kitchen.machine) else None
+        claim = self._batches.resume(row.id, holder=holder_here(self._kitchen.machine), gone=gone)
         return Run(self._batches, claim, plan, bundle, allow_code=self._kitchen.allow_code)
-
-    @property
-    def _holder(self) -> str:
-        pid = os.getpid()
-        return f"{self._kitchen.machine} process {pid}.{process_start(pid)}"
-
-    def _is_gone(self, holder: str) -> bool:
-        """Whether the holder was a process of this machine that lives no more; its last sign may be young."""
-        machine, _, process = holder.partition(" process ")
-        pid, dot, start = process.partition(".")
-        return machine == self._kitchen.machine and bool(dot) and not is_alive(int(pid), int(start))
 
     def _open(self, plan: Plan) -> Bundle:
         """The very bundle that was pinned, whatever its version or alias has become."""
@@ -176,11 +167,6 @@ class Run:
         """What is said last of a run that raised, if it can be said."""
         with contextlib.suppress(ClocheError):
             self._batches.end(self._claim, state, why=why)
-
-
-def plan_of(row: RunRow) -> Plan:
-    """The plan of a run."""
-    return msgspec.convert(row.plan, Plan)
 
 
 def look_up(place: str) -> str:

@@ -7,6 +7,7 @@ SIGTERM, the run stops after its chunk, and is resumed by who comes next.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -80,7 +81,9 @@ def _begin(task: Task, store: Store) -> Run:
 
 
 def _until_alone(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    # not through sys.stdin, whose lock this thread would hold when the process ends
+    while os.read(0, 4096):
+        pass
     stop.set()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
+from cloche.core.platform import is_alive, process_start
 from cloche.settings import Batch
 
 
@@ -13,6 +16,19 @@ class Kitchen(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     bundles: str
     allow_code: bool
+
+
+def holder_here(machine: str) -> str:
+    """This process, as others see who holds a run."""
+    pid = os.getpid()
+    return f"{machine} process {pid}.{process_start(pid)}"
+
+
+def is_gone(holder: str, machine: str) -> bool:
+    """Whether the holder was a process of this machine that lives no more; its last sign may be young."""
+    where, _, process = holder.partition(" process ")
+    pid, dot, start = process.partition(".")
+    return where == machine and bool(dot) and not is_alive(int(pid), int(start))
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from cloche.app.batch import plan_of
 from cloche.batch.plan import Plan
 from cloche.batch.schedule import Past, expected_s
 from cloche.core.masked import masked
@@ -18,6 +17,11 @@ from cloche.settings import Batch
 from cloche.store.batches import Batches, RunRow
 
 _PASTS = 10
+
+
+def plan_of(row: RunRow) -> Plan:
+    """The plan of a run."""
+    return msgspec.convert(row.plan, Plan)
 
 
 def run_body(row: RunRow) -> dict[str, Any]:

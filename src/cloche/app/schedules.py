@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cloche.app.batch_task import Kitchen, Task
+from cloche.app.batch_task import Kitchen, Task, is_gone
 from cloche.app.describe import Machine, read_machine
 from cloche.app.desired import stamp
 from cloche.app.wish import python_command
@@ -105,9 +105,10 @@ class Schedules:
         if time.monotonic() < self._not_before.get(batch.name, 0.0):
             return
         newest = next(iter(self._batches.list(batch.name, most=1)), None)
-        if newest is not None and newest.state == "running":
+        is_over = newest is None or newest.state not in ("running", "interrupted")
+        if newest is not None and newest.state == "running" and not is_gone(newest.holder, machine.id):
             return
-        if newest is not None and newest.slot is not None and newest.state == "interrupted":
+        if newest is not None and newest.slot is not None and not is_over:
             self._go_on(machine, batch, newest)
         elif last.state == "claimed":
             # whoever claimed it has begun nothing; that one may be about to
@@ -123,7 +124,7 @@ class Schedules:
             self._start(machine, batch, resume=row.id)
             return
         why = f"it was begun {row.attempt} times, and its process ended each time"
-        self._batches.give_up(row.id, why)
+        self._batches.give_up(row.id, why, gone=row.holder)
         extra = {"action": "batch_failed", "run": row.id}
         _log.error("%s: %s is given up: %s", batch.name, row.id, why, extra=extra)
 
@@ -157,6 +158,7 @@ class Schedules:
             if code == 0:
                 self._not_before.pop(name, None)
             elif code < 0:
+                self._not_before[name] = time.monotonic() + self._look_s
                 extra = {"action": "batch_died", "signal": -code}
                 _log.error("%s: the process of its run was ended by signal %d", name, -code, extra=extra)
 

@@ -81,14 +81,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Go on with a batch run that was stopped, killed or failed.",
         "cloche batch resume nightly",
     ),
-    "batch ls": ("cloche.cli.batch:ls", "List batch runs, and when the next are due.", "cloche batch ls"),
+    "batch ls": ("cloche.cli.batches:ls", "List batch runs, and when the next are due.", "cloche batch ls"),
     "batch show": (
-        "cloche.cli.batch:show",
+        "cloche.cli.batches:show",
         "Show one batch run: what it read, wrote and answered.",
         "cloche batch show nightly",
     ),
     "batch cancel": (
-        "cloche.cli.batch:cancel",
+        "cloche.cli.batches:cancel",
         "Stop a batch run after its chunk.",
         "cloche batch cancel run_3f",
     ),

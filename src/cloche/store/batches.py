@@ -157,13 +157,13 @@ class Batches:
             audit(connection, self._store.now(), self._store.who, "batch run cancelled", target, run=run)
         return self.get(run)
 
-    def give_up(self, run: str, why: str) -> None:
-        """Let a run that nobody holds have failed."""
-        gone = (batch_runs.c.id == run) & (batch_runs.c.state.in_(("running", "interrupted")))
+    def give_up(self, run: str, why: str, *, gone: str | None = None) -> None:
+        """Let a run have failed that nobody holds; `gone` names a holder that is known to be dead."""
+        mine = (batch_runs.c.id == run) & batch_runs.c.state.in_(("running", "interrupted"))
         with self._store.change() as connection:
             now = database_now(self._store, connection)
             silent = (batch_runs.c.state == "interrupted") | (batch_runs.c.heartbeat < now - HOLD_S)
-            mine = gone & silent
+            mine &= silent | (batch_runs.c.holder == gone)
             connection.execute(update(batch_runs).where(mine).values(state="failed", why=why, ended=now))
 
     def get(self, run: str) -> RunRow:
