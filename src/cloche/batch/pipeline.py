@@ -14,12 +14,12 @@ _Out = TypeVar("_Out")
 
 
 def depth() -> int:
-    """How many are read or worked on at a time: one a core, and one that waits to be taken."""
-    return usable_cores() + 1
+    """How many are held at a time: one a core that is worked on, one read ahead, and one that was taken."""
+    return usable_cores() + 2
 
 
 def in_order(read: Iterator[_In], work: Callable[[_In], _Out]) -> Iterator[_Out]:
-    """What `work` makes of each, in the order that they are read in; at most `depth()` are under way.
+    """What `work` makes of each, in the order that they are read in; at most `depth()` are held.
 
     What `read` or `work` raises comes in its place of the order. Close it to end early: what is under way is
     waited for, and nothing more is read.
@@ -38,8 +38,8 @@ def in_order(read: Iterator[_In], work: Callable[[_In], _Out]) -> Iterator[_Out]
             for _ in range(depth()):
                 begin()
             while (done := under_way.popleft().result()) is not None:
-                begin()
                 yield done
+                begin()
         finally:
             for future in under_way:
                 future.cancel()

@@ -50,7 +50,8 @@ def conclusion(row: RunRow, plan: Plan, found: Mapping[str, Any]) -> list[str]:
     ]
     if row.rejected:
         where = f" in {plan.rejects}" if plan.rejects else ""
-        lines.append(f"{row.rejected:,} rows ({row.rejected / max(row.rows, 1):.2%}) rejected{where}")
+        rows = "row" if row.rejected == 1 else "rows"
+        lines.append(f"{row.rejected:,} {rows} ({row.rejected / max(row.rows, 1):.2%}) rejected{where}")
     if row.why:
         lines.append(f"why  {row.why}")
     return [*lines, *answer_lines(found)]

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -118,7 +119,7 @@ def test_two_who_look_each_second_run_each_slot_once_and_no_two_at_a_time(world:
     runs = sorted(world.runs.list(batch.name), key=lambda row: row.started)
     assert {row.state for row in runs} <= {"completed", "interrupted"}
     assert len({row.slot for row in runs}) == len(runs)
-    for before, after in zip(runs, runs[1:], strict=False):
+    for before, after in pairwise(runs):
         assert before.ended is not None
         assert before.ended <= after.started
         assert before.slot is not None
