@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cloche.settings import load_settings
-from cloche.settings.keys import KEYS, Key
+from cloche.settings.key import Key
+from cloche.settings.keys import KEYS
 from cloche.settings.reader import find_key
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text("utf-8")
@@ -23,7 +24,9 @@ OTHERS = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def _as_written(key: Key) -> str:
-    return key.path.replace("limits.*", "limits.NAME").replace("online.*", "online.X")
+    return (
+        key.path.replace("limits.*", "limits.NAME").replace("online.*", "online.X").replace("batch.*", "batch.X")
+    )
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.path)

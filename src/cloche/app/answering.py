@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from importlib import import_module
 from types import TracebackType
@@ -20,7 +21,7 @@ class Answerer(Protocol):
     """An Answerer answers rows that fit its signature; close it, or use it in a `with`.
 
     An answer is an array an output; where it is a number a class, those by the names of the classes. Both calls
-    raise InputError, whose details name the rows.
+    raise InputError, whose details name the rows. Several threads may call them.
     """
 
     signature: Signature
@@ -51,6 +52,7 @@ class Here:
         self.signature = loaded.signature
         self.reference = loaded.bundle.reference or loaded.bundle.name
         self.flagged = 0
+        self._counting = threading.Lock()
 
     def many(self, columns: Columns) -> Mapping[str, Any]:
         return self._named(self._loaded.result(columns))
@@ -60,7 +62,9 @@ class Here:
         return {name: _first(values) for name, values in answers.items()}
 
     def _named(self, result: Result) -> dict[str, Any]:
-        self.flagged += len(result.flags)
+        if result.flags:
+            with self._counting:
+                self.flagged += len(result.flags)
         return {field.name: _by_class(result.outputs[field.name], field) for field in self.signature.outputs}
 
     def __enter__(self) -> Here:

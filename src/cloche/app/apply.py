@@ -19,6 +19,7 @@ from cloche.bundle.compatible import breaks
 from cloche.control.rollouts import begin
 from cloche.core.errors import RefusedError
 from cloche.core.machine import free_memory
+from cloche.core.masked import masked
 from cloche.settings import Online
 from cloche.store.deployments import DeploymentRow, Deployments
 
@@ -49,10 +50,11 @@ def plan(project: Project, runtime: Path) -> tuple[list[Change], Machine, list[C
         check_code(one.bundle, allowed=running.allow_code)
         check_device(one.bundle, one.online.device)
         one.bundle.verify()
-    machine = msgspec.structs.replace(running, online=tuple(one.online for one in chosen))
+    online = tuple(one.online for one in chosen)
+    machine = msgspec.structs.replace(running, online=online, batch=project.settings.batch)
     deployments = Deployments(project.store)
     rows = {row.name: row for row in deployments.list()}
-    changes = [*_gone(running, machine), *_restart(project, running)]
+    changes = [*_gone(running, machine), *_restart(project, running), *_batches(running, machine)]
     held = {one.name: one for one in running.online}
     fresh = [one.bundle for one in chosen if one.online.name not in held]
     check_memory(fresh, running.workers, free_memory(), running.isolate_above)
@@ -111,6 +113,30 @@ def _of_one(one: Chosen, held: Online | None, row: DeploymentRow | None) -> Iter
         was, now = old.get(key), new.get(key)
         if was != now:
             yield Change(deployment=name, what=key, before=_told(was), after=_told(now), how="at once")
+
+
+def _batches(running: Machine, machine: Machine) -> Iterator[Change]:
+    """What becomes of batch runs, from the next on."""
+    before, after = ({one.name: one for one in of.batch} for of in (running, machine))
+    for name in sorted({*before, *after}):
+        was, now = before.get(name), after.get(name)
+        if was == now:
+            continue
+        if was is None or now is None:
+            words = ["" if one is None else str(one.schedule or "by hand") for one in (was, now)]
+            yield Change(deployment=f"batch.{name}", what="batch", before=words[0], after=words[1], how="at once")
+            continue
+        for field in msgspec.structs.fields(now):
+            old, new = getattr(was, field.name), getattr(now, field.name)
+            if old != new:
+                yield Change(
+                    deployment=f"batch.{name}", what=field.name, before=_told_batch(old), after=_told_batch(new),
+                    how="with the next run",
+                )  # fmt: skip
+
+
+def _told_batch(value: Any) -> str:
+    return masked(_told(value))
 
 
 def _sends_out(one: Chosen, row: DeploymentRow) -> bool:

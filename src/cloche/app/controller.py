@@ -2,7 +2,8 @@
 
 It hands what the store says to the workers of this machine, takes rollouts from stable to candidate, and says how
 many workers there are to be, and which hosts. In threads of their own run beside that: what carries the board's
-counts to the statistics, and the admin API where `[serve] admin` says so.
+counts to the statistics, what begins batch runs when they are due, and the admin API where `[serve] admin` says
+so.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from cloche.app.hosts import Hosts
 from cloche.app.proof import ProcessProof, ProofTask
 from cloche.app.refusals import check_code, check_device, check_memory, check_seats
 from cloche.app.scale import Scaler
+from cloche.app.schedules import Schedules
 from cloche.control.carrier import Carrier
 from cloche.control.fleet import Fleet
 from cloche.control.rollouts import CLOCHE, Plan, Proof, Rollouts, begin
@@ -75,7 +78,7 @@ class Controller:
         store: Store,
         member: Member,
         lease: Lease | None,
-        carrier: Carrier,
+        beside: Sequence[Carrier | Schedules],
     ) -> None:
         self._store = store
         self._machine_file = Path(config.machine)
@@ -83,7 +86,7 @@ class Controller:
         self._read = stamp(self._machine_file)
         self._take(machine)
         self._lease = lease
-        self._carrier = carrier
+        self._beside = beside
         watch = Watch(member.board, self._file.parent)
         machines = Machines(store, machine.id) if store.is_shared else None
         self._fleet = Fleet(watch, machine.id, machines)
@@ -143,7 +146,8 @@ class Controller:
             if leads and not self._leads:
                 _log.info("this machine's controller leads", extra={"action": "leads"})
             self._leads, self._asked = leads, time.monotonic()
-            self._carrier.leads = leads
+            for one in self._beside:
+                one.leads = leads
         return self._leads
 
     def _follow_aliases(self) -> None:
@@ -209,9 +213,12 @@ def main() -> None:
         with Store(machine.database) as store:
             # who shares a database may not be alone
             lease = Lease(store, machine.id) if store.is_shared else None
-            with Carrier(member.board.path, machine.database, machine.id, lease) as carrier:
+            with (
+                Carrier(member.board.path, machine.database, machine.id, lease) as carrier,
+                Schedules(Path(config.machine), store, lease, colour=member.colour) as schedules,
+            ):
                 with admin(config.admin, member.sockets, member.drain):
-                    controller = Controller(config, machine, store, member, lease, carrier)
+                    controller = Controller(config, machine, store, member, lease, (carrier, schedules))
                     member.ready()
                     _run(controller, stop)
                     controller.close()

@@ -17,7 +17,7 @@ from cloche.registry import ModelVersion, Registry
 from cloche.rollout.analysis import Policy
 from cloche.rollout.machine import Rollout
 from cloche.rollout.strategy import Metric, Strategy, make_strategy
-from cloche.settings import Online
+from cloche.settings import Batch, Online
 from cloche.store.blobs import BundleFolder
 from cloche.store.database import Store
 from cloche.store.deployments import DeploymentRow, Deployments
@@ -51,6 +51,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     host_seats: int = HOST_SEATS
     allow_code: bool = False
     load_timeout_s: float = 300.0
+    #: What is run by a schedule, where this machine's controller leads.
+    batch: tuple[Batch, ...] = ()
 
 
 def read_machine(path: Path) -> Machine:

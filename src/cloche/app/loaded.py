@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from cloche.bundle import golden
@@ -43,6 +45,7 @@ class Loaded:
             raise
         self._engine = self._engine_of(runtime)
         self._bulk = self._engine if spec.threads == spec.bulk_threads else None
+        self._loading = threading.Lock()
 
     @property
     def signature(self) -> Signature:
@@ -57,7 +60,7 @@ class Loaded:
         columns = to_columns(rows, self.signature)
         engine = self._engine
         if count_rows(columns) >= BULK_FROM:
-            engine = self._bulk = self._bulk or self._engine_of(self._load(bulk=True))
+            engine = self._bulk or self._load_bulk()
         return engine.predict(columns)
 
     def predict(self, X: object) -> Array:
@@ -92,6 +95,11 @@ class Loaded:
 
     def __repr__(self) -> str:
         return f"<Loaded {self.bundle.reference or self.bundle.name} ({self.bundle.manifest.description})>"
+
+    def _load_bulk(self) -> Engine:
+        with self._loading:
+            self._bulk = self._bulk or self._engine_of(self._load(bulk=True))
+            return self._bulk
 
     def _load(self, *, bulk: bool) -> Runtime:
         place = RuntimePlace(digest=self.bundle.digest, bulk=bulk)

@@ -60,7 +60,10 @@ def up(
         chosen = choose_all(project, progress) if model is None else [choose(project, model, progress=progress)]
     note_limits(project, chosen, note)
     chosen = settle(project, chosen)
-    wish, desired, machine = make_wish(project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json)
+    batch = project.settings.batch if model is None else ()
+    wish, desired, machine = make_wish(
+        project, chosen, runtime, tls_elsewhere=tls_elsewhere, as_json=as_json, batch=batch
+    )
     write_desired(desired, runtime / FILE)
     replace(runtime / MACHINE_FILE, msgspec.json.encode(machine))
     project.close()

@@ -25,6 +25,7 @@ from cloche.core.machine import free_memory
 from cloche.core.reference import Reference
 from cloche.registry import CHAMPION, ModelVersion
 from cloche.serving.tls import Certificates
+from cloche.settings import Batch
 from cloche.settings.carry import to_json
 from cloche.settings.kinds import MAX_WORKERS
 from cloche.settings.tree import Serve
@@ -57,6 +58,7 @@ def make_wish(
     *,
     tls_elsewhere: bool = False,
     as_json: bool = False,
+    batch: tuple[Batch, ...] = (),
 ) -> tuple[dict[str, Any], Desired, Machine]:
     """The JSON wish for the supervisor, everything in it checked that can be checked before the start.
 
@@ -79,6 +81,7 @@ def make_wish(
         isolate_above=serve.isolate_above,
         allow_code=serve.allow_code,
         load_timeout_s=serve.load_timeout_s,
+        batch=batch,
     )
     scaled = Scale(project.store, project.machine).get()
     count = scaled or serve.least_workers

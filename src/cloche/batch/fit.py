@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from cloche.batch.sources import ABSENT, Chunk
+from cloche.batch.values import as_list, fit_arrow, is_arrow
 from cloche.core.errors import InputError
 from cloche.core.signature import FLOATS, INTEGERS, Array, Columns, Field, Signature
 from cloche.engine.validate import Problem, describe
@@ -27,19 +28,20 @@ class Fitted(msgspec.Struct, frozen=True):
     """
 
     inputs: Columns
-    carried: dict[str, list[Any]]
+    carried: dict[str, Any]
     problems: dict[int, list[Problem]]
 
 
-def fit(chunk: Chunk, signature: Signature, *, texts: bool) -> Fitted:
+def fit(chunk: Chunk, signature: Signature, *, texts: bool, aside: Collection[str] = ()) -> Fitted:
     """The chunk by the signature; `texts`: every value is text, as in CSV, and "" is missing.
 
+    Columns that are `aside` are none of the numbers that a model takes all columns for.
     Raises InputError CL-E104 where a column is not there at all.
     """
     problems: dict[int, list[Problem]] = {
         row: [Problem("CL-E102", why, None, row)] for row, why in chunk.problems.items()
     }
-    spread = _spread(chunk, signature)
+    spread = _spread([name for name in chunk.columns if name not in aside], signature)
     fields = spread or signature.inputs
     columns: Columns = {}
     for field in fields:
@@ -51,7 +53,8 @@ def fit(chunk: Chunk, signature: Signature, *, texts: bool) -> Fitted:
         columns[field.name], bad = _fit_column(values, field)
         for row, code in bad.items():
             if row not in chunk.problems:
-                problems.setdefault(row, []).append(_problem(field, values[row], row, code))
+                value = values[row].as_py() if is_arrow(values) else values[row]
+                problems.setdefault(row, []).append(_problem(field, value, row, code))
     if spread:
         (only,) = signature.inputs
         columns = {only.name: np.column_stack([columns[field.name] for field in spread])}
@@ -60,14 +63,14 @@ def fit(chunk: Chunk, signature: Signature, *, texts: bool) -> Fitted:
     return Fitted(columns, carried, problems)
 
 
-def _spread(chunk: Chunk, signature: Signature) -> tuple[Field, ...]:
+def _spread(names: list[str], signature: Signature) -> tuple[Field, ...]:
     """A field a column, where all columns together are the one input of k numbers; else none."""
     only = signature.inputs[0]
-    if len(signature.inputs) > 1 or len(only.shape) != 2 or only.name in chunk.columns:
+    if len(signature.inputs) > 1 or len(only.shape) != 2 or only.name in names:
         return ()
-    if only.datatype == "BYTES" or only.shape[1] not in (-1, len(chunk.columns)):
+    if only.datatype == "BYTES" or only.shape[1] not in (-1, len(names)):
         return ()
-    return tuple(Field(name=name, datatype=only.datatype, shape=(-1,)) for name in chunk.columns)
+    return tuple(Field(name=name, datatype=only.datatype, shape=(-1,)) for name in names)
 
 
 def _no_column(name: str, columns: list[str], signature: Signature) -> InputError:
@@ -118,8 +121,17 @@ def _is_plain(text: str) -> bool:
     return text.isascii() and "_" not in text
 
 
-def _fit_column(values: Sequence[Any], field: Field) -> tuple[Array, dict[int, str]]:
+def _fit_column(values: Any, field: Field) -> tuple[Array, dict[int, str]]:
     """The array, and the code of each value that does not fit, by row."""
+    if is_arrow(values):
+        fitted = fit_arrow(values, field) if len(field.shape) == 1 else None
+        if fitted is not None:
+            return fitted
+        values = as_list(values)
+    return _fit_values(values, field)
+
+
+def _fit_values(values: Sequence[Any], field: Field) -> tuple[Array, dict[int, str]]:
     if len(field.shape) > 1:
         return _fit_tensors(values, field)
     kinds, fits, filler = _rules(field)

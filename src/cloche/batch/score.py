@@ -13,6 +13,7 @@ import numpy as np
 from cloche.batch.fit import Fitted, fit, kept
 from cloche.batch.sinks import Sink
 from cloche.batch.sources import Chunk, Source
+from cloche.batch.values import chosen
 from cloche.core.errors import InputError
 from cloche.core.signature import Columns, Signature
 from cloche.engine.validate import MOST_PROBLEMS, Problem, refuse
@@ -54,13 +55,14 @@ def score(
     while (chunk := source.read(size)) is not None:
         began = time.monotonic()
         fitted = fit(chunk, signature, texts=source.kind == "csv")
-        answers, rows = _answer(fitted, chunk, predict, source, strict=rejects is None)
-        if rows.size:
-            done.hidden |= fitted.carried.keys() & answers.keys()
-            carried = fitted.carried if rows.size == chunk.rows else _chosen(fitted.carried, rows)
-            sink.write({**carried, **answers})
+        found = answer(fitted, chunk, predict)
+        if rejects is None and fitted.problems:
+            raise refusal(fitted.problems, chunk, source.name)
+        if found.rows.size:
+            done.hidden |= fitted.carried.keys() & found.outputs.keys()
+            sink.write({**of_rows(fitted.carried, found.rows, chunk.rows), **found.outputs})
         if rejects is not None and fitted.problems:
-            rejects.write(_rejected(chunk, fitted.problems))
+            rejects.write(rejected(chunk, fitted.problems))
         done.rows += chunk.rows
         done.rejected += len(fitted.problems)
         progress(done)
@@ -71,18 +73,23 @@ def score(
     return done
 
 
-def _answer(
-    fitted: Fitted, chunk: Chunk, predict: Predict, source: Source, *, strict: bool
-) -> tuple[Mapping[str, Any], Any]:
-    """The answers, and the rows of the chunk that they are for; rows with a problem are left out one by one."""
+class Answers(msgspec.Struct, frozen=True):
+    """Answers are the outputs, and the rows of the chunk that they are for."""
+
+    outputs: Mapping[str, Any]
+    rows: Any
+
+
+def answer(fitted: Fitted, chunk: Chunk, predict: Predict) -> Answers:
+    """The answers to all rows but those with a problem; what `predict` refuses is added to the problems."""
     while True:
-        good = np.array([row for row in range(chunk.rows) if row not in fitted.problems], np.intp)
-        if strict and fitted.problems:
-            raise _refusal(fitted.problems, chunk, source)
+        good = np.arange(chunk.rows)
+        if fitted.problems:
+            good = np.delete(good, list(fitted.problems))
         if not good.size:
-            return {}, good
+            return Answers({}, good)
         try:
-            return predict(kept(fitted.inputs, good) if fitted.problems else fitted.inputs), good
+            return Answers(predict(kept(fitted.inputs, good) if fitted.problems else fitted.inputs), good)
         except InputError as error:
             found = [msgspec.convert(detail, Problem) for detail in error.details]
             if not any(problem.row is not None for problem in found):
@@ -95,7 +102,8 @@ def _answer(
                     fitted.problems.setdefault(row, []).append(moved)
 
 
-def _refusal(problems: Mapping[int, list[Problem]], chunk: Chunk, source: Source) -> InputError:
+def refusal(problems: Mapping[int, list[Problem]], chunk: Chunk, name: str) -> InputError:
+    """The error for a chunk's problems, by the numbers of the rows in the source of this name."""
     listed = [
         msgspec.structs.replace(
             problem, row=chunk.first + row, message=f"row {chunk.first + row}: {problem.message}"
@@ -103,26 +111,29 @@ def _refusal(problems: Mapping[int, list[Problem]], chunk: Chunk, source: Source
         for row in sorted(problems)
         for problem in problems[row]
     ]
-    error = refuse(listed[:MOST_PROBLEMS], where=source.name)
+    error = refuse(listed[:MOST_PROBLEMS], where=name)
     hint = f"{error.hint}; " if error.hint else ""
     more = "".join(f"\n  {problem.message}" for problem in listed[1:4])
     return InputError(
         f"{error.message}{more}",
         code=error.code,
-        where=source.name,
+        where=name,
         hint=f"{hint}mend the rows, or set them aside with --rejects FILE (rows count from 1)",
         details=error.details,
     )
 
 
-def _chosen(carried: Mapping[str, list[Any]], rows: Any) -> dict[str, list[Any]]:
-    return {name: [values[row] for row in rows] for name, values in carried.items()}
+def of_rows(carried: Mapping[str, Any], rows: Any, all_rows: int) -> dict[str, Any]:
+    """The carried columns of these rows, where they are not all."""
+    if rows.size == all_rows:
+        return dict(carried)
+    return {name: chosen(values, rows) for name, values in carried.items()}
 
 
-def _rejected(chunk: Chunk, problems: Mapping[int, list[Problem]]) -> dict[str, list[Any]]:
+def rejected(chunk: Chunk, problems: Mapping[int, list[Problem]]) -> dict[str, Any]:
     """The rows as they came, so that they can be mended and read again, and what is wrong with each."""
-    rows = sorted(problems)
-    return _chosen(chunk.columns, rows) | {
-        "row": [chunk.first + row for row in rows],
-        "problem": ["; ".join(problem.message for problem in problems[row]) for row in rows],
+    rows = np.array(sorted(problems), np.intp)
+    return of_rows(chunk.columns, rows, -1) | {
+        "row": [chunk.first + int(row) for row in rows],
+        "problem": ["; ".join(problem.message for problem in problems[row]) for row in rows.tolist()],
     }

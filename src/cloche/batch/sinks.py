@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -15,9 +16,10 @@ import msgspec
 import numpy as np
 
 from cloche.batch.sources import ABSENT
+from cloche.batch.values import as_list, is_arrow
 from cloche.core.errors import ConfigError, MissingExtraError, NotFoundError
 
-#: Column -> values: a list, an array of any shape, or (a number a class) class -> values.
+#: Column -> values: a list, an array of any shape, an Arrow array, or (a number a class) class -> values.
 Table = Mapping[str, Any]
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 
@@ -73,16 +75,18 @@ def open_sink(path: Path) -> Iterator[Sink]:
         part.unlink(missing_ok=True)
 
 
-def make_sink(kind: str, file: IO[bytes]) -> Sink:
-    """A sink of this kind that writes to an open file."""
-    sinks: dict[str, type[Sink]] = {"csv": CsvSink, "jsonl": JsonLinesSink, "parquet": ParquetSink}
-    return sinks[kind](file)  # type: ignore[call-arg]  # protocols have no __init__
+def make_sink(kind: str, file: IO[bytes], *, header: bool = True) -> Sink:
+    """A sink of this kind that writes to an open file; of CSV with a header or without."""
+    if kind == "csv":
+        return CsvSink(file, header=header)
+    return JsonLinesSink(file) if kind == "jsonl" else ParquetSink(file)
 
 
 class CsvSink:
     """A CsvSink writes CSV: a header, then a line a row; a missing value is empty."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], *, header: bool = True) -> None:
+        self._says_header = header
         self._text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
         self._writer = csv.writer(self._text, lineterminator="\n")
         self._header: list[str] = []
@@ -91,7 +95,8 @@ class CsvSink:
         columns = flat(table)
         if not self._header:
             self._header = list(columns)
-            self._writer.writerow(self._header)
+            if self._says_header:
+                self._writer.writerow(self._header)
         _check_same(self._header, columns)
         cells = [_cells(columns[name]) for name in self._header]
         self._writer.writerows(zip(*cells, strict=True))
@@ -135,9 +140,7 @@ class ParquetSink:
     def write(self, table: Table) -> None:
         columns = flat(table)
         try:
-            made = self._arrow.table(
-                {name: self._arrow.array(_listed(values)) for name, values in columns.items()}
-            )
+            made = self._arrow.table({name: arrow_array(self._arrow, values) for name, values in columns.items()})
             if self._writer is None:
                 self._writer = self._parquet.ParquetWriter(self._file, made.schema)
             _check_same(self._writer.schema.names, columns)
@@ -173,21 +176,34 @@ def _check_same(known: Iterable[str], columns: Mapping[str, Any]) -> None:
         )
 
 
-def _listed(values: Any) -> list[Any]:
-    found = values.tolist() if isinstance(values, np.ndarray) else values
-    return [None if value is ABSENT else value for value in found]
+def arrow_array(arrow: Any, values: Any) -> Any:
+    """The values as an array of pyarrow's, which is `arrow`."""
+    if is_arrow(values):
+        return values
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return arrow.array(values)
+    return arrow.array(listed(values))
+
+
+def listed(values: Any) -> list[Any]:
+    """The values as Python has them, None where there is none."""
+    if isinstance(values, np.ndarray) or is_arrow(values):
+        return as_list(values)
+    return [None if value is ABSENT else value for value in values]
 
 
 def _cells(values: Any) -> list[Any]:
     if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iuf":
         numbers: list[Any] = values.tolist()
         return numbers
-    return [_cell(value) for value in _listed(values)]
+    return [_cell(value) for value in listed(values)]
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat()
     return msgspec.json.encode(value).decode() if isinstance(value, (list, dict)) else value
 
 
@@ -195,4 +211,4 @@ def _members(values: Any) -> list[Any]:
     if isinstance(values, Mapping):
         names = list(values)
         return [dict(zip(names, row, strict=True)) for row in zip(*map(_members, values.values()), strict=True)]
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return as_list(values)

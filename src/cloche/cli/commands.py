@@ -71,6 +71,27 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Say what a model answers to one row, or to the rows of a file.",
         "cloche predict fraud@champion rows.csv -o out.csv",
     ),
+    "batch run": (
+        "cloche.cli.batch:run",
+        "Score a whole source into a sink, chunk by chunk.",
+        "cloche batch run fraud@champion --source 'data/*.parquet' --sink scores.parquet --key id",
+    ),
+    "batch resume": (
+        "cloche.cli.batch:resume",
+        "Go on with a batch run that was stopped, killed or failed.",
+        "cloche batch resume nightly",
+    ),
+    "batch ls": ("cloche.cli.batches:ls", "List batch runs, and when the next are due.", "cloche batch ls"),
+    "batch show": (
+        "cloche.cli.batches:show",
+        "Show one batch run: what it read, wrote and answered.",
+        "cloche batch show nightly",
+    ),
+    "batch cancel": (
+        "cloche.cli.batches:cancel",
+        "Stop a batch run after its chunk.",
+        "cloche batch cancel run_3f",
+    ),
     "models ls": ("cloche.cli.models:ls", "List models and their versions.", "cloche models ls"),
     "models show": (
         "cloche.cli.models:show",
@@ -138,6 +159,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 #: noun -> a sentence, an example.
 GROUPS = {
+    "batch": ("Score whole tables, by hand or on a schedule.", "cloche batch ls"),
     "models": ("See what the registry holds.", "cloche models ls"),
     "keys": ("Make, list and revoke API keys.", "cloche keys ls"),
     "trust": ("Say whose bundles are believed.", "cloche trust ls"),

@@ -52,6 +52,14 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E206": ("A file can't be read", "Check the path and the format: .parquet, .csv or .jsonl."),
     "CL-E207": ("TLS can't be set up", "Name a certificate and its key, both PEM, in [serve] tls."),
     "CL-E208": ("A look-up table is described wrongly", "Table, key and columns stand in [online.X.features]."),
+    "CL-E209": (
+        "A source or a sink is described wrongly",
+        "Write a file, a glob, or a database's address with ?table=NAME (or ?query=SELECT…) and its key.",
+    ),
+    "CL-E210": (
+        "Rows don't fit the sink's table",
+        "Add the columns that the message names, or name a table that is not there yet: it is made.",
+    ),
     "CL-E300": ("It is not there", "List what is there with `cloche models ls`."),
     "CL-E301": ("No such model, version or alias", "List them with `cloche models ls`."),
     "CL-E302": ("No such key", "List them with `cloche keys ls`."),
@@ -59,6 +67,7 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E304": ("No such path", "See `/docs` for the paths that are served."),
     "CL-E305": ("No such deployment or version is live", "GET /v2/models/<name> lists what is live."),
     "CL-E306": ("The method is not allowed here", "See the Allow header."),
+    "CL-E320": ("No such batch run", "List them with `cloche batch ls`; the start of an id is enough."),
     "CL-E400": ("Refused", "Read the message: it names the rule."),
     "CL-E401": (
         "A key is needed",
@@ -105,6 +114,11 @@ CODES: dict[str, tuple[str, str]] = {
         "The Host header must name an address, localhost or a name of the certificate: no web page that gives "
         "this host another name is answered.",
     ),
+    "CL-E416": (
+        "A database's role may not do this",
+        "Grant what the message names. Without a ledger of its own in the sink's database a run can't tell what "
+        "is safe: --at-least-once does without.",
+    ),
     "CL-E500": ("Held by something else", "The message names what."),
     "CL-E501": (
         "Cloche is running already",
@@ -130,6 +144,20 @@ CODES: dict[str, tuple[str, str]] = {
         "The candidate is not loaded yet",
         "Nothing gets all of the traffic before every worker has it warm: promote it from its first step on.",
     ),
+    "CL-E509": (
+        "The source has changed",
+        "A run reads what there was when it began. Put that back and resume, or begin another run.",
+    ),
+    "CL-E510": ("Another process is at this run", "One goes on with it at a time: wait, or stop it and resume."),
+    "CL-E520": (
+        "A batch run is held",
+        "One process at a time goes on with a run, and one run at a time goes on under a name: see which with "
+        "`cloche batch ls`, wait for it, or stop it with `cloche batch cancel`.",
+    ),
+    "CL-E521": (
+        "The batch run can't go on",
+        "It is over, or what it was begun with is not there any more: begin another with `cloche batch run`.",
+    ),
     "CL-E600": ("Busy", "Try again after the time in Retry-After."),
     "CL-E601": ("Overloaded", "The request could not have been answered in time, so it was not begun."),
     "CL-E602": ("Too late", "The deadline passed; raise it with Cloche-Deadline or in cloche.toml."),
@@ -140,6 +168,10 @@ CODES: dict[str, tuple[str, str]] = {
     "CL-E607": (
         "A look-up table can't be read",
         "Check its database; requests are answered again once it is back.",
+    ),
+    "CL-E608": (
+        "A source or a sink is out of reach",
+        "What is safe stays: resume the run once the database answers or the disk has room.",
     ),
     "CL-E700": ("Something optional is missing", "Install what the hint names."),
     "CL-E701": ("A package is missing", "Install what the hint names."),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from cloche.settings.load import default_online, load_settings
+from cloche.settings.load import default_online, described_batch, load_settings
 from cloche.settings.schema import json_schema
 from cloche.settings.told import Told, tell_setting, tell_settings
-from cloche.settings.tree import Access, Cache, OnInvalid, Online, Serve, Settings
+from cloche.settings.tree import Access, Batch, Cache, OnInvalid, Online, Serve, Settings
 
 __all__ = [
     "Access",
+    "Batch",
     "Cache",
     "OnInvalid",
     "Online",
@@ -16,6 +17,7 @@ __all__ = [
     "Settings",
     "Told",
     "default_online",
+    "described_batch",
     "json_schema",
     "load_settings",
     "tell_setting",

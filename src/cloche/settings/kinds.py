@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from cloche.batch.schedule import CatchUp, check_cron
 from cloche.core.errors import ConfigError
 from cloche.core.machine import usable_cores
 from cloche.core.reference import parse_reference
@@ -20,10 +22,13 @@ from cloche.settings.tree import Device, OnInvalid, OnMissing, StrategyName
 
 #: The most serving workers of one machine: each process needs a slot of the board.
 MAX_WORKERS = 48
+#: The most rows between two checkpoints of a batch run.
+MAX_CHUNK = 1_000_000
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,100}", re.ASCII)
 _SQLITE = "sqlite:///"
+_POSTGRESQL = ("postgresql://", "postgresql+psycopg://", "postgres://")
 _POSTGRES = re.compile(r"postgresql(\+psycopg)?://\S+")
 
 #: From what was written, and the folder that relative paths start from, to the value; ConfigError otherwise.
@@ -193,6 +198,40 @@ def _header(value: object) -> str:
     raise _wrong(f"{shown(text)} is not the name of a header", "write x-user-id, or another header's name")
 
 
+def _reference(value: object) -> str:
+    text = _text(value)
+    try:
+        return str(parse_reference(text))
+    except ConfigError:
+        hint = "write name:3 or name@champion; a file is packed first: cloche pack"
+        raise _wrong(f"{shown(text)} is not a reference to a version", hint) from None
+
+
+def _rows(value: object, base: Path) -> str:
+    """Files or the URL of a table; a reference to one stays as it is, to be followed by who runs it."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        # the value is not repeated: it may hold a password
+        raise _wrong("this is not a text", "write a path, or the URL of a table, in quotes")
+    if value.startswith(_POSTGRESQL) or (value.startswith("env:") and value != "env:"):
+        return value
+    if value.startswith("file:") and value != "file:":
+        return f"file:{_absolute(value.removeprefix('file:'), base)}"
+    if value.startswith(_SQLITE):
+        path, question, rest = value.removeprefix(_SQLITE).partition("?")
+        return f"{_SQLITE}{_absolute(path, base)}{question}{rest}"
+    if "://" in value:
+        raise _wrong("this is no place that Cloche knows", "write a path, sqlite:///… or postgresql://…")
+    return _absolute(value, base) + ("/" if value.endswith("/") else "")
+
+
+def _timezone(value: object) -> str:
+    text = _text(value)
+    try:
+        return ZoneInfo(text).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise _wrong(f"{shown(text)} is not a time zone", "write Europe/Berlin, America/New_York or UTC") from None
+
+
 def _version(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value == 1:
         return value
@@ -225,3 +264,14 @@ MODEL = Kind(_model, {"type": "string", "minLength": 1})
 ON_INVALID = _one_of(get_args(OnInvalid), "policy")
 ON_MISSING = _one_of(get_args(OnMissing), "policy")
 DEVICE = _one_of(get_args(Device), "device")
+REFERENCE = Kind(_plain(_reference), {"type": "string", "minLength": 1})
+ROWS = Kind(_rows, {"type": "string", "minLength": 1})
+SCHEDULE = Kind(
+    _plain(lambda value: check_cron(_text(value))),
+    {"type": "string", "pattern": r"^\s*(\S+\s+){4}\S+\s*$"},
+)
+TIMEZONE = Kind(_plain(_timezone), {"type": "string", "minLength": 1})
+CATCH_UP = _one_of(get_args(CatchUp), "policy")
+CHUNK = Kind(
+    _plain(lambda value: _whole(value, 1, MAX_CHUNK)), {"type": "integer", "minimum": 1, "maximum": MAX_CHUNK}
+)

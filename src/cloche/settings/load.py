@@ -12,8 +12,20 @@ import msgspec
 
 from cloche.core.errors import ConfigError, NotFoundError
 from cloche.rollout.strategy import make_strategy
+from cloche.settings.batch import read_batch
 from cloche.settings.reader import Reader
-from cloche.settings.tree import Access, Cache, Features, Objectives, Online, RolloutPlan, Serve, Settings, Tls
+from cloche.settings.tree import (
+    Access,
+    Batch,
+    Cache,
+    Features,
+    Objectives,
+    Online,
+    RolloutPlan,
+    Serve,
+    Settings,
+    Tls,
+)
 
 FILE_NAME = "cloche.toml"
 
@@ -70,8 +82,20 @@ def default_online(name: str, model: str) -> Online:
     return online
 
 
+def described_batch(name: str, told: Mapping[str, object], base: Path) -> Batch:
+    """The batch run that is described by these keys, as if they stood in [batch.NAME]; paths start from `base`."""
+    reader = Reader({})
+    given = {key: value for key, value in told.items() if value is not None}
+    reader.read_flags({"batch": {name: given}}, base)
+    batch = None if reader.problems else read_batch(reader, name)
+    if batch is None or reader.problems:
+        raise _all_wrong(reader)
+    return batch
+
+
 def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str, str]) -> Settings | None:
     online = [_online(reader, name) for name in reader.names("online")]
+    batch = [read_batch(reader, name) for name in reader.names("batch")]
     tls = _tls(reader)
     least, most = _workers(reader)
     ports = {name: reader.value("serve", name) for name in ("port", "grpc", "admin")}
@@ -106,6 +130,7 @@ def _decide(reader: Reader, file: Path | None, root: Path, environ: Mapping[str,
             tls=tls,
         ),
         online=tuple(one for one in online if one is not None),
+        batch=tuple(one for one in batch if one is not None),
     )
 
 

@@ -13,10 +13,13 @@ import msgspec
 from cloche.core.errors import ConfigError
 from cloche.core.reference import check_name
 from cloche.core.toml_lines import find_lines
-from cloche.settings.keys import KEYS, Key
+from cloche.settings.key import Key
+from cloche.settings.keys import KEYS
 
 Place = tuple[str, ...]
 
+#: Tables of tables, each with a name of the user's choice, and what that is a name of.
+NAMED = {"online": "a deployment", "batch": "a batch run"}
 PREFIX = "CLOCHE_"
 DATA_VARIABLE = "CLOCHE_DATA"
 #: Variables that are no keys of the file: CLOCHE_DEBUG is the CLI's, CLOCHE_KEY the caller's (see the banner).
@@ -142,10 +145,10 @@ class Reader:
                 self._walk((*place, name), inner, where, base)
 
     def _accepts_name(self, place: Place, where: Callable[[Place], Where]) -> bool:
-        if len(place) != 2 or place[0] != "online":
+        if len(place) != 2 or place[0] not in NAMED:
             return True
         try:
-            check_name(place[1], "name of a deployment")
+            check_name(place[1], f"name of {NAMED[place[0]]}")
         except ConfigError as error:
             self._problem(place, where(place), error.message, error.hint)
             return False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cloche.core.reference import NAME
-from cloche.settings.keys import KEYS, Key
+from cloche.settings.key import Key
+from cloche.settings.keys import KEYS
 
 #: The draft that the common TOML extensions read.
 _DRAFT = "http://json-schema.org/draft-07/schema#"

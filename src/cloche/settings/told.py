@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import msgspec
 
 from cloche.core.errors import ConfigError
-from cloche.settings.keys import KEYS, Key
+from cloche.core.masked import masked
+from cloche.settings.key import Key
+from cloche.settings.keys import KEYS
 from cloche.settings.load import read_settings
-from cloche.settings.reader import Place, Reader, find_key
-
-#: The password in the URL of a database, before the host or among the options; rather too much than too little.
-_PASSWORD = re.compile(r"(?<=//)([^:/@]*:).*@|([?&](?:ssl)?password=)[^&]*")
+from cloche.settings.reader import NAMED, Place, Reader, find_key
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +35,7 @@ def tell_settings(
 ) -> list[Told]:
     """Every key that has a say here, one deployment after the other. Raises as `load_settings`."""
     _, reader = read_settings(directory, config, environ, {})
-    tables: list[Place] = [(), *(("online", name) for name in reader.names("online"))]
+    tables: list[Place] = [(), *((kind, name) for kind in NAMED for name in reader.names(kind))]
     return [_told(reader, key, place) for table in tables for key in KEYS for place in _places(reader, key, table)]
 
 
@@ -75,7 +73,7 @@ def _told(reader: Reader, key: Key, place: Place) -> Told:
     if source is None and key.default is not None and _is_there(reader, place):
         value, source = key.default, "default"
     if key.secret and isinstance(value, str):
-        value = _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", value)
+        value = masked(value)
     return Told(key=".".join(place), value=value, source=source, default=key.default, meaning=key.meaning)
 
 
@@ -83,6 +81,6 @@ def _is_there(reader: Reader, place: Place) -> bool:
     """Whether a default has a say: where nobody wrote a `cache`, its ttl is nothing that holds."""
     if find_key(place[:-1]) is not None:
         return reader.is_table(*place[:-1])
-    if place[0] != "online":
+    if place[0] not in NAMED:
         return not reader.is_table(*place)
     return reader.mentions(*place[:-1]) or (place[2] == "access" and reader.mentions(*place[:2]))

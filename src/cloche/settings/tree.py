@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from cloche.batch.schedule import Schedule
 from cloche.core.units import Rate
 
 OnInvalid = Literal["reject", "flag", "allow"]
@@ -105,6 +106,31 @@ class Online(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutPlan
 
 
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A Batch is one batch run that is described, and when it is due; `fail_above` is a share, 0 to 1.
+
+    `source` and `sink` have absolute paths; `env:NAME` and `file:PATH` in them are followed by who runs it.
+    """
+
+    name: str
+    model: str
+    source: str
+    sink: str
+    key: str | None
+    #: None carries all columns but inputs.
+    keep: tuple[str, ...] | None
+    schedule: Schedule | None
+    chunk: int
+    deadline_s: float | None
+    rejects: Path | None
+    fail_above: float
+    at_least_once: bool
+
+    def __repr__(self) -> str:
+        # Neither source nor sink: their URLs may hold passwords.
+        return f"Batch({self.name}, {self.model}, {self.schedule or 'no schedule'})"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A Settings is the whole tree. Its paths are absolute, and none of them is made by reading it."""
 
@@ -120,6 +146,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtime_root: Path
     serve: Serve
     online: tuple[Online, ...]
+    batch: tuple[Batch, ...] = ()
 
     def __repr__(self) -> str:
         # Not the database: its URL may hold a password.

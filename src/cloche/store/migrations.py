@@ -11,6 +11,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     Connection,
@@ -124,5 +125,44 @@ def _shared(op: Operations) -> None:
     )
 
 
+def to_3(op: Operations) -> None:
+    """Batch runs and the slots of their schedules."""
+    _batch(op)
+
+
+def _batch(op: Operations) -> None:
+    op.create_table(
+        "cloche_batch_runs",
+        Column("id", String(16), primary_key=True),
+        Column("name", String(63)),
+        Column("plan", JSON, nullable=False),
+        Column("state", String(24), nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("holder", String(200), nullable=False),
+        Column("heartbeat", Float(53), nullable=False),
+        Column("rows", BigInteger, nullable=False),
+        Column("rejected", BigInteger, nullable=False),
+        Column("total", BigInteger),
+        Column("slot", Float(53)),
+        Column("started", Float(53), nullable=False),
+        Column("ended", Float(53)),
+        Column("why", Text, nullable=False),
+        Column("report", JSON),
+        Column("cancel", String(200)),
+    )
+    op.create_index("ix_cloche_batch_runs_name", "cloche_batch_runs", ["name"])
+    op.create_index("ix_cloche_batch_runs_started", "cloche_batch_runs", ["started"])
+    op.create_table(
+        "cloche_batch_slots",
+        Column("name", String(63), primary_key=True),
+        Column("slot", Float(53), primary_key=True, autoincrement=False),
+        Column("schedule", Text, nullable=False),
+        Column("state", String(20), nullable=False),
+        Column("claimed", Float(53), nullable=False),
+        Column("run", String(16)),
+        Column("why", Text, nullable=False),
+    )
+
+
 #: The step that makes each version from the one before.
-STEPS: dict[int, Callable[[Operations], None]] = {2: to_2}
+STEPS: dict[int, Callable[[Operations], None]] = {2: to_2, 3: to_3}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -17,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 
 metadata = MetaData()
 
@@ -185,4 +186,41 @@ machines = Table(
     Column("id", String(63), primary_key=True),
     Column("seen", Float(53), nullable=False),
     Column("report", JSON, nullable=False),
+)
+
+#: Batch runs; `attempt` grows with each process that takes a run, `heartbeat` is the database's clock.
+batch_runs = Table(
+    "cloche_batch_runs",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(63), index=True),
+    Column("plan", JSON, nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("holder", String(200), nullable=False),
+    Column("heartbeat", Float(53), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("total", BigInteger),
+    # the moment that it is for, where a schedule began it
+    Column("slot", Float(53)),
+    Column("started", Float(53), nullable=False, index=True),
+    Column("ended", Float(53)),
+    Column("why", Text, nullable=False),
+    Column("report", JSON),
+    # who wants it cancelled
+    Column("cancel", String(200)),
+)
+
+#: The moments of schedules, each at most once; the first of a schedule is when it began to hold.
+batch_slots = Table(
+    "cloche_batch_slots",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("slot", Float(53), primary_key=True, autoincrement=False),
+    Column("schedule", Text, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("claimed", Float(53), nullable=False),
+    Column("run", String(16)),
+    Column("why", Text, nullable=False),
 )

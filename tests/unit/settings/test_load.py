@@ -293,7 +293,7 @@ def test_settings_can_not_be_changed(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "key", "said", "hint"),
     [
-        ("zzz = 1", 1, "zzz", "no such setting", "known here: online, project, serve, version"),
+        ("zzz = 1", 1, "zzz", "no such setting", "known here: batch, online, project, serve, version"),
         ("\n[srve]\nport = 1", 2, "srve", "no such setting", "did you mean 'serve'?"),
         ("[serve]\nprot = 1", 2, "serve.prot", "no such setting", "did you mean 'port'?"),
         ("serve.prot = 1", 1, "serve.prot", "no such setting", "did you mean 'port'?"),

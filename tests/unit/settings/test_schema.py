@@ -13,7 +13,8 @@ from tests.unit.settings.test_mutations import GOOD
 
 from cloche.core.errors import ConfigError
 from cloche.settings import json_schema, load_settings
-from cloche.settings.keys import KEYS, Key
+from cloche.settings.key import Key
+from cloche.settings.keys import KEYS
 
 LOOK_UP = """
 [online.fraud.features]
@@ -21,6 +22,13 @@ source = "env:FEATURES"
 table = "customers"
 key = "id"
 columns = ["age", "income"]
+[batch.fraud]
+model = "fraud@champion"
+source = "rows/*.parquet"
+sink = "env:SCORES"
+keep = ["age"]
+schedule = "0 2 * * *"
+rejects = { to = "rejects.csv" }
 [serve.tls]
 cert = "cert.pem"
 key = "key.pem"
@@ -77,6 +85,10 @@ def test_what_is_missing_is_missed_by_both(key: Key, tmp_path: Path) -> None:
         "[online.Fraud]\nmodel = 'fraud'",
         "[online.fraud]\nmodel = 'fraud'\naccess = { limits = { default = 'often' } }",
         "[project]\ndatabase = 'mysql://shop'",
+        "[batch.b]\nmodel = 'm'\nsource = 'a.csv'",
+        "[batch.b]\nmodel = 'm'\nsource = 'a.csv'\nsink = 'b.csv'\nschedule = '0 2'",
+        "[batch.b]\nmodel = 'm'\nsource = 'a.csv'\nsink = 'b.csv'\nchunk = 0",
+        "[batch.b]\nmodel = 'm'\nsource = 'a.csv'\nsink = 'b.csv'\ncatch_up = 'some'",
     ],
 )
 def test_what_is_plainly_wrong_is_refused_by_both(wrong: str, tmp_path: Path) -> None:
