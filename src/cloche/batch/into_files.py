@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
 
 from cloche.batch.checkpoint import STAMPS, Checkpoint, Safe, Stamp, held
-from cloche.batch.parts import explained, join, sync_folder, write_bytes, write_part
+from cloche.batch.parts import explained, join, part_kind, sync_folder, write_bytes, write_part
 from cloche.batch.sinks import Table, kind_of
 from cloche.core.errors import ConfigError, NotFoundError
 
@@ -27,9 +28,11 @@ class FileSink:
         if self._in_folder:
             self._kind = "parquet" if not self._target.suffix else kind_of(self._target)
             self._hidden, self._receipt = self._target / f".{run}", self._target / ".finished"
+            self._part_kind = self._kind
         else:
             self._kind = kind_of(self._target)
             self._hidden, self._receipt = hidden_folder(self._target, run), receipt_of(self._target)
+            self._part_kind = part_kind(self._kind)
             if self._target.is_dir():
                 raise ConfigError(f"{place} is a folder", code="CL-E209", hint="end it with / to write into it")
         if not (self._target.parent if self._in_folder else self._receipt.parent).is_dir():
@@ -49,6 +52,8 @@ class FileSink:
         safe = Safe()
         while (path := self._checkpoint(safe.chunks)).exists():
             done = msgspec.json.decode(path.read_bytes(), type=Checkpoint)
+            if done.rows > done.rejected and not self._part(safe.chunks).exists():
+                break  # the power went before the name of the part was on the disk
             safe = Safe(
                 chunks=safe.chunks + 1,
                 rows=safe.rows + done.rows,
@@ -59,7 +64,8 @@ class FileSink:
 
     def write(self, table: Table, stamp: Stamp, done: Checkpoint) -> None:
         if table:
-            write_part(self._part(done.chunk), self._kind, stamped(table, stamp, done.rows - done.rejected))
+            table = stamped(table, stamp, done.rows - done.rejected, self._part_kind)
+            write_part(self._part(done.chunk), self._part_kind, table, settled=False)
         record = msgspec.json.encode(done)
         write_bytes(self._checkpoint(done.chunk), record)
 
@@ -77,7 +83,7 @@ class FileSink:
     def _part(self, number: int) -> Path:
         if self._in_folder:
             return self._target / f"{self._run}-{number:06}.{self._kind}"
-        return self._hidden / f"{number:06}.{self._kind}"
+        return self._hidden / f"{number:06}.{self._part_kind}"
 
     def _checkpoint(self, number: int) -> Path:
         return self._hidden / f"{number:06}.json"
@@ -95,7 +101,7 @@ class RejectFile:
     def write(self, table: Table, chunk: int) -> None:
         with explained(self._hidden):
             self._hidden.mkdir(exist_ok=True)
-        write_part(self._part(chunk), self._kind, table)
+        write_part(self._part(chunk), part_kind(self._kind), table)
 
     def gather(self, safe: Safe) -> None:
         """One file of what was rejected so far; the parts stay."""
@@ -108,12 +114,16 @@ class RejectFile:
         conclude(self._receipt, self._run, safe, self._hidden)
 
     def _part(self, number: int) -> Path:
-        return self._hidden / f"{number:06}.{self._kind}"
+        return self._hidden / f"{number:06}.{part_kind(self._kind)}"
 
 
-def stamped(table: Table, stamp: Stamp, rows: int) -> Table:
+def stamped(table: Table, stamp: Stamp, rows: int, kind: str) -> Table:
     """The table with the stamp in each row."""
-    return {**table, **{name: [getattr(stamp, name)] * rows for name in STAMPS}}
+    values = {name: getattr(stamp, name) for name in STAMPS}
+    if kind in ("arrow", "parquet"):
+        arrow = import_module("pyarrow")
+        return {**table, **{name: arrow.repeat(value, rows) for name, value in values.items()}}
+    return {**table, **{name: [value] * rows for name, value in values.items()}}
 
 
 def hidden_folder(target: Path, run: str) -> Path:

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
-from cloche.batch.sinks import Table, make_sink
+from cloche.batch.sinks import Table, make_sink, parquet_writer
 from cloche.core.errors import BusyError
 
 #: Rows of Parquet that are joined into one group, and bytes of text that are copied, at a time.
@@ -32,8 +32,13 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], None], part: Path | None = None) -> None:
-    """The file as `write` fills it, on the disk before it has its name; raises BusyError CL-E608."""
+def write_whole(
+    path: Path, write: Callable[[IO[bytes]], None], part: Path | None = None, *, settled: bool = True
+) -> None:
+    """The file as `write` fills it, on the disk before it has its name; raises BusyError CL-E608.
+
+    It is `settled` where its name is on the disk as well, and not with the next file of its folder.
+    """
     part = part or path.with_name(f".{path.name}.part")
     with explained(path):
         with part.open("wb") as file:
@@ -41,7 +46,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], None], part: Path | Non
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        sync_folder(path.parent)
+        if settled:
+            sync_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -61,7 +67,7 @@ def sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def write_part(path: Path, kind: str, table: Table) -> None:
+def write_part(path: Path, kind: str, table: Table, *, settled: bool = True) -> None:
     """A table as a file of its own."""
 
     def write(file: IO[bytes]) -> None:
@@ -69,7 +75,12 @@ def write_part(path: Path, kind: str, table: Table) -> None:
         sink.write(table)
         sink.close()
 
-    write_whole(path, write)
+    write_whole(path, write, settled=settled)
+
+
+def part_kind(kind: str) -> str:
+    """What parts are kept as that are joined into a file of this kind."""
+    return "arrow" if kind == "parquet" else kind
 
 
 def join(parts: Sequence[Path], target: Path, kind: str, run: str) -> None:
@@ -128,14 +139,17 @@ def _join_uneven(parts: Sequence[Path], names: Sequence[str], file: IO[bytes]) -
 
 
 def _join_parquet(parts: Sequence[Path], file: IO[bytes]) -> None:
-    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    schemas = [parquet.read_schema(part) for part in parts]
-    schema = arrow.unify_schemas(schemas, promote_options="permissive")
-    with parquet.ParquetWriter(file, schema) as writer:
+    arrow = import_module("pyarrow")
+    ipc = import_module("pyarrow.ipc")
+
+    def opened(part: Path) -> Any:
+        return ipc.open_file(arrow.OSFile(str(part)))
+
+    schema = arrow.unify_schemas([opened(part).schema for part in parts], promote_options="permissive")
+    with parquet_writer(file, schema) as writer:
         group: list[Any] = []
         for part in parts:
-            read = parquet.read_table(part, use_threads=False)
-            group.append(_as_schema(read, schema, arrow))
+            group.append(_as_schema(opened(part).read_all(), schema, arrow))
             if sum(table.num_rows for table in group) >= _GROUP:
                 writer.write_table(arrow.concat_tables(group))
                 group = []

@@ -110,7 +110,7 @@ class PostgresqlRows:
         return found.column(0)[0].as_py() if found.num_rows else None
 
     def count(self, until: Any) -> tuple[int, int, int]:
-        end = literal(until)
+        end = "NULL" if until is None else literal(until)
         counts = f"count(*) FILTER (WHERE {self._key} <= {end}), count(*) FILTER (WHERE {self._key} >= {end})"
         found = self._ask(
             f"SELECT {counts}, count(*) FILTER (WHERE {self._key} IS NULL) FROM {self._from}",

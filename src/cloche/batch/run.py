@@ -25,7 +25,7 @@ from cloche.batch.score import Predict, answer, of_rows, refusal, rejected
 from cloche.batch.sinks import Table, flat
 from cloche.batch.sources import Portion, Position
 from cloche.batch.tables import TableReading
-from cloche.batch.values import missing_rows
+from cloche.batch.values import missing_rows, spare_memory
 from cloche.core.errors import ConfigError, InputError
 from cloche.core.signature import Signature
 from cloche.engine.validate import Problem
@@ -61,6 +61,7 @@ def run_batch(
     goes on with it.
     """
     began = time.monotonic()
+    spare_memory()
     with ExitStack() as stack:
         sink = stack.enter_context(closing(_open_sink(plan, find(plan.sink, look_up))))
         safe = sink.safe()

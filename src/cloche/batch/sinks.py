@@ -21,6 +21,7 @@ from cloche.core.errors import ConfigError, MissingExtraError, NotFoundError
 
 #: Column -> values: a list, an array of any shape, an Arrow array, or (a number a class) class -> values.
 Table = Mapping[str, Any]
+_NUMBERS = frozenset({"halffloat", "float", "double", "int64", "int32", "uint64", "uint32"})
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 
 
@@ -79,7 +80,9 @@ def make_sink(kind: str, file: IO[bytes], *, header: bool = True) -> Sink:
     """A sink of this kind that writes to an open file; of CSV with a header or without."""
     if kind == "csv":
         return CsvSink(file, header=header)
-    return JsonLinesSink(file) if kind == "jsonl" else ParquetSink(file)
+    if kind == "jsonl":
+        return JsonLinesSink(file)
+    return ArrowSink(file) if kind == "arrow" else ParquetSink(file)
 
 
 class CsvSink:
@@ -129,9 +132,10 @@ class ParquetSink:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._writer: Any = None
+        self._schema: Any = None
         try:
             self._arrow: Any = import_module("pyarrow")
-            self._parquet: Any = import_module("pyarrow.parquet")
+            import_module("pyarrow.parquet")
         except ImportError:
             raise MissingExtraError(
                 "writing Parquet needs pyarrow", code="CL-E701", hint='pip install "cloche[parquet]"'
@@ -142,9 +146,9 @@ class ParquetSink:
         try:
             made = self._arrow.table({name: arrow_array(self._arrow, values) for name, values in columns.items()})
             if self._writer is None:
-                self._writer = self._parquet.ParquetWriter(self._file, made.schema)
-            _check_same(self._writer.schema.names, columns)
-            self._writer.write_table(made.select(self._writer.schema.names).cast(self._writer.schema))
+                self._writer, self._schema = self._open(made.schema), made.schema
+            _check_same(self._schema.names, columns)
+            self._writer.write_table(made.select(self._schema.names).cast(self._schema))
         except self._arrow.ArrowException as error:
             raise ConfigError(
                 f"the rows don't fit one Parquet table: {error}", code="CL-E206", hint="write .jsonl instead"
@@ -153,6 +157,22 @@ class ParquetSink:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+    def _open(self, schema: Any) -> Any:
+        return parquet_writer(self._file, schema)
+
+
+class ArrowSink(ParquetSink):
+    """An ArrowSink writes Arrow's own file, which costs next to nothing to write and to read again."""
+
+    def _open(self, schema: Any) -> Any:
+        return self._arrow.ipc.new_file(self._file, schema)
+
+
+def parquet_writer(file: Any, schema: Any) -> Any:
+    """A writer of Parquet; numbers are hardly ever the same twice, so that only the others get a dictionary."""
+    repeated = [field.name for field in schema if str(field.type) not in _NUMBERS]
+    return import_module("pyarrow.parquet").ParquetWriter(file, schema, use_dictionary=repeated)
 
 
 def flat(table: Table) -> dict[str, Any]:

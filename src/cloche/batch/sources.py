@@ -29,7 +29,7 @@ _SUFFIXES = {".csv": "csv", ".csv.gz": "csv", ".jsonl": "jsonl", ".jsonl.gz": "j
 #: What a broken compressed file raises besides OSError.
 _BROKEN = (EOFError, zlib.error)
 #: How much of a column of a Parquet file is read at a time.
-_BUFFER = 1 << 18
+_BUFFER = 1 << 16
 #: Rows of a Parquet file that are decoded at a time.
 _STEP = 10_000
 #: Lines that are passed over at a time.
@@ -316,12 +316,17 @@ class ParquetSource:
         if self._left is not None:
             batch, self._left = self._left, None
             return batch
+        metadata = self._file.metadata
         try:
-            if self._batches is None:
-                groups = list(range(self._group, self._file.metadata.num_row_groups))
-                # in steps: a row group can be the whole file
-                self._batches = self._file.iter_batches(min(rows, _STEP), groups, use_threads=False)
-            return next(self._batches, None)
+            while True:
+                if self._batches is not None and (batch := next(self._batches, None)) is not None:
+                    return batch
+                if self._group == metadata.num_row_groups:
+                    return None
+                # one group after the other, since what was read of those before would be kept; in steps, since a
+                # group can be the whole file
+                self._batches = self._file.iter_batches(min(rows, _STEP), [self._group], use_threads=False)
+                self._group += 1
         except (OSError, ValueError) as error:
             raise _unreadable(self.name, error) from None
 

@@ -54,16 +54,14 @@ class TableReading:
         self._rows = open_rows(place, key)
         try:
             self._until = self._rows.greatest() if until is None else msgspec.json.decode(until)
-            self.total: int | None = 0
+            found = self._rows.count(self._until)
+            self.total: int | None = found[0]
             #: Whether the greatest key, or one beyond it, is still there.
-            self.reaches = self._until is None
-            if self._until is not None:
-                self.total, beyond, unnamed = self._rows.count(self._until)
-                self.reaches = beyond > 0
-                if unnamed:
-                    raise ConfigError(
-                        f"{unnamed:,} rows of {self._name} have no key", code="CL-E209", hint=_NAMES_EACH
-                    )
+            self.reaches = self._until is None or found[1] > 0
+            if found[2]:
+                raise ConfigError(
+                    f"{found[2]:,} rows of {self._name} have no key", code="CL-E209", hint=_NAMES_EACH
+                )
         except BaseException:
             self._rows.close()
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,14 @@ from cloche.core.signature import FLOATS, INTEGERS, Array, Field
 def is_arrow(values: Any) -> bool:
     """Whether it is an array of pyarrow's, told without importing that."""
     return hasattr(values, "to_pylist")
+
+
+def spare_memory() -> None:
+    """Let this process's Arrow take memory the way that keeps least of it; nothing where there is no pyarrow."""
+    if find_spec("pyarrow") is not None:
+        arrow = import_module("pyarrow")
+        if "jemalloc" in arrow.supported_memory_backends():
+            arrow.set_memory_pool(arrow.jemalloc_memory_pool())
 
 
 def as_list(values: Any) -> list[Any]:
@@ -81,6 +91,7 @@ def _integers(values: Any, field: Field) -> tuple[Array, dict[int, str]]:
     numbers = _numbers(values)
     limits = np.iinfo(field.numpy_type)
     if numbers.dtype.kind == "f":
+        numbers = numbers.astype(np.float64, copy=False)
         # the upper limit of 64 bits is no float: the next one beyond it is
         fine = (numbers >= float(limits.min)) & (numbers < float(limits.max) + 1) & (np.floor(numbers) == numbers)
     elif np.can_cast(numbers.dtype, field.numpy_type):

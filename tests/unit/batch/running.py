@@ -152,3 +152,16 @@ def read_sink(sink: str) -> dict[str, list[Any]]:
         return pa.csv.read_csv(sink).to_pydict()  # type: ignore[no-any-return]
     lines = [json.loads(line) for line in Path(sink).read_text().splitlines()]
     return {name: [line[name] for line in lines] for name in lines[0]}
+
+
+def execute(place: str, statement: str) -> None:
+    """A statement in the database of a place."""
+    address = place.partition("?")[0]
+    if address.startswith("sqlite"):
+        connection = sqlite3.connect(address.removeprefix("sqlite:///"), isolation_level=None)
+        connection.execute(statement)
+        connection.close()
+        return
+    with dbapi.connect(address) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        connection.commit()
