@@ -646,6 +646,7 @@ def test_a_model_that_became_slow_is_learnt_and_ten_times_its_load_is_shed() -> 
     assert codes.count("CL-E601") > 3 * codes.count("CL-E602"), "most hear it before they wait"
 
 
+@pytest.mark.heavy  # real time, to a twentieth: not beside other tests
 def test_ten_times_the_load_costs_no_goodput_and_hardly_anyone_waits_in_vain() -> None:
     """Batches stay as large as their bound allows, also when the queue is as long as the deadlines allow."""
     fixed_s, row_s, deadline_s = 0.04, 0.004, 0.5
