@@ -12,7 +12,7 @@ import msgspec
 
 from cloche.app.answering import Here
 from cloche.app.answers import Answers
-from cloche.app.batch_task import Kitchen, holder_here, is_gone
+from cloche.app.batch_task import RunPlace, holder_here, is_gone
 from cloche.app.batch_view import plan_of
 from cloche.app.heart import Heart
 from cloche.app.loaded import Loaded
@@ -36,10 +36,10 @@ _NICE = 10
 class Runs:
     """A Runs begins and resumes batch runs of a store in this process."""
 
-    def __init__(self, store: Store, kitchen: Kitchen) -> None:
+    def __init__(self, store: Store, place: RunPlace) -> None:
         self._store = store
-        self._kitchen = kitchen
-        self._registry = Registry(store, BundleFolder(Path(kitchen.bundles)))
+        self._place = place
+        self._registry = Registry(store, BundleFolder(Path(place.bundles)))
         self._batches = Batches(store)
 
     def begin(self, batch: Batch, *, name: str | None, slot: float | None = None) -> Run:
@@ -65,9 +65,9 @@ class Runs:
         )
         bundle = self._open(plan)
         claim = self._batches.begin(
-            msgspec.to_builtins(plan), name=name, holder=holder_here(self._kitchen.machine), slot=slot
+            msgspec.to_builtins(plan), name=name, holder=holder_here(self._place.machine), slot=slot
         )
-        return Run(self._batches, claim, plan, bundle, allow_code=self._kitchen.allow_code)
+        return Run(self._batches, claim, plan, bundle, allow_code=self._place.allow_code)
 
     def resume(self, which: str) -> Run:
         """Go on with a run, named by its id, the start of that, or the name whose newest run it is.
@@ -78,9 +78,9 @@ class Runs:
         row = self._batches.find(which)
         plan = plan_of(row)
         bundle = self._open(plan)
-        gone = row.holder if is_gone(row.holder, self._kitchen.machine) else None
-        claim = self._batches.resume(row.id, holder=holder_here(self._kitchen.machine), gone=gone)
-        return Run(self._batches, claim, plan, bundle, allow_code=self._kitchen.allow_code)
+        gone = row.holder if is_gone(row.holder, self._place.machine) else None
+        claim = self._batches.resume(row.id, holder=holder_here(self._place.machine), gone=gone)
+        return Run(self._batches, claim, plan, bundle, allow_code=self._place.allow_code)
 
     def _open(self, plan: Plan) -> Bundle:
         """The very bundle that was pinned, whatever its version or alias has become."""

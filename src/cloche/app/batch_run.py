@@ -69,7 +69,7 @@ def _run(task: Task, store: Store, stop: threading.Event) -> int:
 
 def _begin(task: Task, store: Store) -> Run:
     """The run, held; a slot whose run can't be begun says why."""
-    runs = Runs(store, task.kitchen)
+    runs = Runs(store, task.place)
     if task.resume is not None:
         return runs.resume(task.resume)
     try:

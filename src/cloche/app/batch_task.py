@@ -10,8 +10,8 @@ from cloche.core.platform import is_alive, process_start
 from cloche.settings import Batch
 
 
-class Kitchen(msgspec.Struct, frozen=True, kw_only=True):
-    """A Kitchen is where the bundles of a store lie, and what may be run of them on this machine."""
+class RunPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """A RunPlace is where the bundles of a store lie, and what may be run of them on this machine."""
 
     machine: str
     bundles: str
@@ -35,7 +35,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """A Task is what `cloche.app.batch_run` is to do: begin the run of a slot, or go on with one."""
 
     database: str
-    kitchen: Kitchen
+    place: RunPlace
     batch: Batch
     #: The moment to run for; None where a run is resumed.
     slot: float | None = None

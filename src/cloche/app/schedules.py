@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cloche.app.batch_task import Kitchen, Task, is_gone
+from cloche.app.batch_task import RunPlace, Task, is_gone
 from cloche.app.describe import Machine, read_machine
 from cloche.app.desired import stamp
 from cloche.app.wish import python_command
@@ -133,7 +133,7 @@ class Schedules:
     ) -> None:
         task = Task(
             database=machine.database,
-            kitchen=Kitchen(machine=machine.id, bundles=machine.bundles, allow_code=machine.allow_code),
+            place=RunPlace(machine=machine.id, bundles=machine.bundles, allow_code=machine.allow_code),
             batch=batch,
             slot=slot,
             resume=resume,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from cloche.app.batch import Run, Runs
-from cloche.app.batch_task import Kitchen
+from cloche.app.batch_task import RunPlace
 from cloche.app.batch_view import outlook, run_body
 from cloche.app.project import Project
 from cloche.cli.batch_shown import conclusion, teller
@@ -125,12 +125,12 @@ def _carry_out(begun: Run, terminal: Terminal, *, no_progress: bool) -> int:
 
 
 def _runs(project: Project) -> Runs:
-    kitchen = Kitchen(
+    place = RunPlace(
         machine=project.machine,
         bundles=str(project.bundles.root),
         allow_code=project.settings.serve.allow_code,
     )
-    return Runs(project.store, kitchen)
+    return Runs(project.store, place)
 
 
 def _described(project: Project, name: str) -> Batch:

@@ -19,8 +19,8 @@ _Asked = SimpleQueue[Callable[[], None] | None]
 #: Seconds that a thread keeps the interpreter while another wants it; Python's own is 5 ms, and a request asks for
 #: it several times.
 SHORT_TURN_S = 0.0001
-#: How far what gives way stands behind who answers: it gets a seventieth of a core that both want, or a tenth.
-_FAR, _NEAR = 19, 10
+#: What gives way is as nice as can be, or so much nicer than who answers: a tenth of a core that both want is its.
+_FAR, _BACK = 19, 10
 #: Seconds that it stands back so far.
 PATIENCE_S = 10.0
 _TASKS = Path("/proc/self/task")
@@ -52,10 +52,11 @@ def giving_way(work: Callable[[], _T]) -> _T:
     """
     asked: _Asked = SimpleQueue()
     done: Future[_T] = Future()
+    usual = _usual()
 
     def run() -> None:
-        _here.asked, _here.may_return = asked, _may_return()
-        _stand(threading.get_native_id(), _FAR if _here.may_return else _NEAR)
+        _here.asked, _here.may_return, _here.usual = asked, _may_return(usual), usual
+        _stand(threading.get_native_id(), _FAR if _here.may_return else usual + _BACK)
         _fulfil(done, work)
         asked.put(None)
 
@@ -65,7 +66,7 @@ def giving_way(work: Callable[[], _T]) -> _T:
         try:
             ask = asked.get(timeout=PATIENCE_S)
         except Empty:
-            _stand(thread.native_id, 0)
+            _stand(thread.native_id, usual)
             continue
         if ask is None:
             return done.result()
@@ -90,12 +91,17 @@ def in_front(work: Callable[[], _T]) -> _T:
         return work()
     finally:
         for thread in set(_TASKS.iterdir()) - before:
-            _stand(int(thread.name), 0)
+            _stand(int(thread.name), _here.usual)
 
 
-def _may_return() -> bool:
+def _usual() -> int:
+    """How nice this thread is, which starts another."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) if sys.platform == "linux" else 0
+
+
+def _may_return(usual: int) -> bool:
     """Whether this thread may take back a priority that it gave up: with privileges only."""
-    return _stand(threading.get_native_id(), 1) and _stand(threading.get_native_id(), 0)
+    return _stand(threading.get_native_id(), usual + 1) and _stand(threading.get_native_id(), usual)
 
 
 def _stand(thread: int | None, niceness: int) -> bool:
